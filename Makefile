@@ -1,0 +1,92 @@
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS := cpu,serve,train,export,tensorrt,dev
+BUNDLE := build/demo/digits.mme
+CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h')
+NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \
+          runtime/generate_abi.py CMakeLists.txt pyproject.toml
+
+.PHONY: help setup demo test lint test-cpp test-python bench clean
+.DELETE_ON_ERROR:
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# ---- Set-up: Debian packages, a virtual environment, the library -----------------------------------------------------
+
+setup: build/install.stamp  ## Install what is missing (apt, .venv) and build the library
+
+build/packages.stamp: scripts/debian-packages.txt scripts/install-packages.sh
+	@mkdir -p build
+	sh scripts/install-packages.sh
+	@touch $@
+
+build/onnxruntime/usr/include: build/packages.stamp scripts/fetch-onnxruntime-headers.sh
+	sh scripts/fetch-onnxruntime-headers.sh
+	@touch $@
+
+build/venv.stamp: build/packages.stamp constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pip scikit-build-core cffi
+	@touch $@
+
+build/install.stamp: build/venv.stamp build/onnxruntime/usr/include $(NATIVE)
+	@echo "Installing the Python packages and building libmmedge (minutes, the first time)"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@touch $@
+
+# ---- The demo: data, training, export, evaluation, one served request ------------------------------------------------
+
+demo: build/demo/evaluation.json  ## From real data to a served answer: make the data, train, export, evaluate, serve
+	$(BIN)/python scripts/demo.py --bundle $(BUNDLE) --evaluation build/demo/evaluation.json --data data/av-digits
+
+data/av-digits/README.md: build/install.stamp mmedge/data/av_digits.py
+	$(BIN)/mmedge data av-digits data/av-digits --overwrite
+	@touch $@
+
+runs/av-digits/metrics.json: data/av-digits/README.md recipes/av-digits.yaml $(wildcard mmedge/models/*.py mmedge/training/*.py)
+	$(BIN)/mmedge train recipes/av-digits.yaml --overwrite
+
+$(BUNDLE)/manifest.json: runs/av-digits/metrics.json $(wildcard export/*.py)
+	@mkdir -p $(@D)/..
+	$(BIN)/mmedge export runs/av-digits -o $(BUNDLE) --overwrite
+	@touch $@
+
+build/demo/evaluation.json: $(BUNDLE)/manifest.json
+	$(BIN)/mmedge evaluate $(BUNDLE) data/av-digits --json > $@
+
+# ---- Checks ----------------------------------------------------------------------------------------------------------
+
+test: lint test-cpp test-python  ## Set up and run every check
+
+lint: build/install.stamp  ## Formatting, types and static analysis
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd build && ../$(BIN)/mypy --config-file ../pyproject.toml -p mmedge
+	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
+	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
+	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release 'runtime/src/.*' 2> /dev/null
+
+build/bundles/digits.mme: build/install.stamp tests/make_bundles.py $(wildcard export/*.py mmedge/models/*.py)
+	$(BIN)/python tests/make_bundles.py build/bundles
+	@touch $@
+
+test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain and under ASan and UBSan
+	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
+	cmake -S . -B build/asan -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug \
+	  > build/configure.log
+	for kind in release asan; do \
+	  cmake --build build/$$kind && \
+	  MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
+	  MMEDGE_ONNXRUNTIME=$$($(BIN)/python -c 'from mmedge.runtime.library import find_onnxruntime as f; print(f())') \
+	  ctest --test-dir build/$$kind --output-on-failure || exit 1; \
+	done
+
+test-python: build/install.stamp  ## The Python and end-to-end tests
+	$(BIN)/pytest
+
+bench: data/av-digits/README.md  ## What fusing the modalities gains, over 3 seeds (20 minutes)
+	$(BIN)/python benchmarks/bench_fusion_gain.py --data data/av-digits
+
+clean:  ## Remove what was built; keeps .venv, data and runs
+	rm -rf build dist

@@ -1,0 +1,20 @@
+#include "preprocess/preprocess.h"
+
+namespace mmedge {
+
+void Preprocess::image(const mme_image& /*image*/, Tensor& /*output*/) {
+  fail(MME_INVALID_ARGUMENT, "this input takes ", modality(), ", not an image");
+}
+
+void Preprocess::audio(const mme_audio& /*audio*/, Tensor& /*output*/) {
+  fail(MME_INVALID_ARGUMENT, "this input takes an ", modality(), ", not audio");
+}
+
+std::unique_ptr<Preprocess> make_preprocess(const nlohmann::json& parameters) {
+  const std::string type = parameters.is_object() ? parameters.value("type", nlohmann::json()).dump() : "none";
+  if (type == "\"image\"") return make_image_preprocess(parameters);
+  if (type == "\"log_mel\"") return make_audio_preprocess(parameters);
+  fail(MME_INVALID_ARGUMENT, "preprocess: \"type\" is ", type, "; expected image or log_mel");
+}
+
+}  // namespace mmedge

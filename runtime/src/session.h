@@ -1,0 +1,87 @@
+// A model ready to run: preprocess, engine, postprocess, all buffers made at creation.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bundle.h"
+#include "engine/engine.h"
+#include "preprocess/preprocess.h"
+
+namespace mmedge {
+
+// A checked bundle and its loaded graph: immutable, shared by threads and by its sessions.
+class Model {
+ public:
+  Model(Bundle bundle, std::unique_ptr<Graph> graph);
+
+  const Bundle& bundle() const { return bundle_; }
+  const Graph& graph() const { return *graph_; }
+  // Ports of the graph for bundle().inputs, for the presence mask, and for bundle().outputs.
+  const std::vector<size_t>& input_ports() const { return input_ports_; }
+  size_t presence_port() const { return presence_port_; }
+  const std::vector<size_t>& output_ports() const { return output_ports_; }
+  const std::vector<std::string>& preprocess_json() const { return preprocess_json_; }
+
+ private:
+  Bundle bundle_;
+  std::unique_ptr<Graph> graph_;
+  std::vector<size_t> input_ports_, output_ports_;
+  size_t presence_port_ = 0;
+  std::vector<std::string> preprocess_json_;
+};
+
+struct StageTime {
+  std::string stage;
+  int64_t nanoseconds;
+};
+
+class Session {
+ public:
+  explicit Session(std::shared_ptr<const Model> model);
+
+  void set_image(const char* input, const mme_image& image);
+  void set_audio(const char* input, const mme_audio& audio);
+  void set_tensor(const char* input, const mme_tensor& tensor);
+  void set_absent(const char* input);
+  void run();
+
+  // Of the last run; throw MME_NOT_READY before the first.
+  mme_result result() const;
+  mme_tensor output(size_t index) const;
+  mme_timing timing(size_t index) const;
+
+ private:
+  enum class State { kUnset, kPresent, kAbsent };
+  struct Input {
+    std::unique_ptr<Preprocess> preprocess;
+    Tensor tensor;
+    State state = State::kUnset;
+    int64_t nanoseconds = 0;
+  };
+  struct Output {
+    Tensor tensor;
+    size_t port;
+  };
+
+  size_t find(const char* input) const;
+  template <class Fill>
+  void set(const char* input, Fill fill);
+  void bind_input(size_t index);
+  void finish_outputs();
+  void classify();
+  void require_result() const;
+
+  std::shared_ptr<const Model> model_;
+  std::unique_ptr<Execution> execution_;
+  std::vector<Input> inputs_;
+  std::vector<Output> outputs_;
+  std::unique_ptr<bool[]> presence_;
+  std::vector<float> scores_;
+  std::vector<int32_t> ranking_;
+  std::vector<StageTime> timings_;  // inputs in order, then engine, postprocess, total
+  bool has_result_ = false;
+};
+
+}  // namespace mmedge

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Install the Debian packages the build, the demo's data and the tests need; does nothing where all are there.
+set -eu
+list=$(dirname "$0")/debian-packages.txt
+missing=$(while read -r package; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+done < "$list")
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" -ne 0 ]; then
+  echo "Missing Debian packages; as root, run: apt-get install" $missing >&2
+  exit 1
+fi
+echo "Installing" $missing
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing > /dev/null

@@ -1,0 +1,192 @@
+// log_mel: frame counts, silence, short and broken clips. librosa judges the values in test_preprocessing.py.
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "support.h"
+
+namespace {
+
+struct Variant {
+  bool center = true, drop_last = false;
+  const char* pad_mode = "reflect";
+  const char* log = "natural";
+  int samples = 0;
+};
+
+std::string parameters(const Variant& variant) {
+  const auto flag = [](bool value) { return std::string(value ? "true" : "false"); };
+  return R"({"type": "log_mel", "sample_rate": 16000, "n_fft": 400, "win_length": 400, "hop_length": 160,
+             "n_mels": 80, "f_min": 0, "f_max": 8000, "mel_scale": "slaney", "mel_norm": "slaney", "power": 2,
+             "floor": 1e-10, "dynamic_range_db": 0, "normalize": "none", "center": )" +
+         flag(variant.center) + R"(, "drop_last": )" + flag(variant.drop_last) + R"(, "pad_mode": ")" +
+         variant.pad_mode + R"(", "log": ")" + variant.log + R"(", "samples": )" + std::to_string(variant.samples) +
+         "}";
+}
+
+std::vector<float> tone(size_t count, double hz = 440.0) {
+  std::vector<float> samples(count);
+  for (size_t i = 0; i < count; ++i) {
+    samples[i] = 0.5F * static_cast<float>(std::sin(2 * std::numbers::pi * hz * static_cast<double>(i) / 16000));
+  }
+  return samples;
+}
+
+TEST(Audio, FrameCountsFollowTheFramingOptions) {
+  const Variant centred, plain{.center = false}, dropped{.drop_last = true};
+  const struct {
+    Variant variant;
+    size_t samples;
+    int64_t frames;
+  } cases[] = {{centred, 224800, 1406}, {plain, 224800, 1403}, {dropped, 224800, 1405},
+               {centred, 16000, 101},   {plain, 16000, 98},    {dropped, 16000, 100}};
+  for (const auto& [variant, samples, frames] : cases) {
+    TestPreprocessor preprocessor(parameters(variant));
+    const auto clip = tone(samples);
+    preprocessor.run(make_audio(clip, 16000));
+    EXPECT_EQ(preprocessor.shape, (std::vector<int64_t>{80, frames}));
+  }
+}
+
+TEST(Audio, ShortClipsGiveAnErrorOrFiniteFeatures) {
+  for (const char* padding : {"reflect", "constant"}) {
+    for (const size_t count : {0U, 1U, 199U, 200U, 201U}) {
+      TestPreprocessor preprocessor(parameters({.pad_mode = padding}));
+      const auto clip = tone(count);
+      const auto values = preprocessor.run(make_audio(clip, 16000));
+      const bool enough = count > 200 || (count > 0 && std::string(padding) == "constant");
+      ASSERT_EQ(preprocessor.status, enough ? MME_OK : MME_BAD_INPUT) << padding << count;
+      EXPECT_EQ(values.size(), enough ? 80 * (1 + count / 160) : 0);
+      for (const float value : values) EXPECT_TRUE(std::isfinite(value));
+    }
+  }
+}
+
+TEST(Audio, AClipThatIsShortOnlyAfterResamplingIsRefused) {
+  TestPreprocessor preprocessor(parameters({}));
+  const auto clip = tone(400);
+  preprocessor.run(make_audio(clip, 48000));
+  EXPECT_EQ(preprocessor.status, MME_BAD_INPUT);
+  EXPECT_NE(std::string(mme_last_error()).find("expected at least 201"), std::string::npos) << mme_last_error();
+}
+
+TEST(Audio, SilenceIsTheLogarithmOfTheFloor) {
+  const struct {
+    const char* log;
+    float floor;
+  } cases[] = {{"natural", -23.0259F}, {"log10", -10.0F}, {"db", -100.0F}};
+  for (const auto& [log, floor] : cases) {
+    TestPreprocessor preprocessor(parameters({.log = log}));
+    const std::vector<float> silence(16000);
+    for (const float value : preprocessor.run(make_audio(silence, 16000))) EXPECT_NEAR(value, floor, 1e-4);
+  }
+}
+
+TEST(Audio, ANormalisedSilentClipIsFinite) {
+  std::string text = parameters({});
+  text.replace(text.find("\"normalize\": \"none\""), 19, "\"normalize\": \"clip\"");
+  TestPreprocessor preprocessor(text);
+  for (const float level : {0.0F, 0.25F}) {
+    const std::vector<float> constant(16000, level);
+    for (const float value : preprocessor.run(make_audio(constant, 16000))) EXPECT_TRUE(std::isfinite(value));
+  }
+}
+
+TEST(Audio, ASampleThatIsNotFiniteIsNamed) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30F}) {
+    TestPreprocessor preprocessor(parameters({}));
+    auto clip = tone(16000);
+    clip[1234] = bad;
+    preprocessor.run(make_audio(clip, 16000));
+    EXPECT_EQ(preprocessor.status, MME_BAD_INPUT);
+    EXPECT_NE(std::string(mme_last_error()).find("sample 1234"), std::string::npos) << mme_last_error();
+  }
+}
+
+TEST(Audio, ChannelsAreAveraged) {
+  TestPreprocessor preprocessor(parameters({}));
+  const auto left = tone(4800);
+  std::vector<float> opposite, equal;
+  for (const float sample : left) {
+    opposite.insert(opposite.end(), {sample, -sample});
+    equal.insert(equal.end(), {sample, sample});
+  }
+  EXPECT_EQ(preprocessor.run(make_audio(equal, 16000, 2)), preprocessor.run(make_audio(left, 16000)));
+  for (const float value : preprocessor.run(make_audio(opposite, 16000, 2))) EXPECT_NEAR(value, -23.0259F, 1e-4);
+}
+
+TEST(Audio, Int16IsFloatTimesFullScale) {
+  TestPreprocessor preprocessor(parameters({}));
+  std::vector<int16_t> integers;
+  std::vector<float> floats;
+  for (const float sample : tone(4000)) {
+    integers.push_back(static_cast<int16_t>(std::lround(sample * 20000)));
+    floats.push_back(static_cast<float>(integers.back()) / 32768.0F);
+  }
+  mme_audio audio = make_audio(floats, 16000);
+  const auto expected = preprocessor.run(audio);
+  audio.format = MME_AUDIO_INT16;
+  audio.samples = integers.data();
+  EXPECT_EQ(preprocessor.run(audio), expected);
+}
+
+TEST(Audio, OfALongClipTheLoudestWindowIsTaken) {
+  TestPreprocessor preprocessor(parameters({.samples = 4000}));
+  const auto word = tone(4000);
+  std::vector<float> clip(16000);
+  std::copy(word.begin(), word.end(), clip.begin() + 7000);
+  EXPECT_EQ(preprocessor.run(make_audio(clip, 16000)), preprocessor.run(make_audio(word, 16000)));
+}
+
+TEST(Audio, AShortClipIsPaddedWithSilence) {
+  TestPreprocessor preprocessor(parameters({.samples = 4000}));
+  auto clip = tone(1000);
+  const auto values = preprocessor.run(make_audio(clip, 16000));
+  clip.resize(4000);
+  EXPECT_EQ(values, preprocessor.run(make_audio(clip, 16000)));
+}
+
+TEST(Audio, WrongDescriptionsAreRefused) {
+  TestPreprocessor preprocessor(parameters({}));
+  const auto clip = tone(16000);
+  const auto status_of = [&](auto change) {
+    mme_audio audio = make_audio(clip, 16000);
+    change(audio);
+    preprocessor.run(audio);
+    return preprocessor.status;
+  };
+  EXPECT_EQ(status_of([](mme_audio& a) { a.sample_rate = 0; }), MME_INVALID_ARGUMENT);
+  EXPECT_EQ(status_of([](mme_audio& a) { a.channels = 0; }), MME_INVALID_ARGUMENT);
+  EXPECT_EQ(status_of([](mme_audio& a) { a.frames = SIZE_MAX; }), MME_BAD_INPUT);
+  EXPECT_EQ(status_of([](mme_audio& a) { a.samples = nullptr; }), MME_INVALID_ARGUMENT);
+  EXPECT_EQ(status_of([](mme_audio& a) { a.format = 9; }), MME_INVALID_ARGUMENT);
+  EXPECT_EQ(status_of([](mme_audio&) {}), MME_OK);
+}
+
+TEST(Parameters, AMistakeIsNamed) {
+  const auto message = [](const std::string& text) {
+    mme_preprocessor* preprocessor = nullptr;
+    EXPECT_EQ(mme_preprocessor_create(text.c_str(), &preprocessor), MME_INVALID_ARGUMENT) << text;
+    EXPECT_EQ(preprocessor, nullptr);
+    return std::string(mme_last_error());
+  };
+  const std::string good = parameters({});
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    return text.replace(text.find(from), from.size(), to);
+  };
+  EXPECT_NE(message("{").find("JSON"), std::string::npos);
+  EXPECT_NE(message("[]").find("type"), std::string::npos);
+  EXPECT_NE(message(R"({"type": "video"})").find("video"), std::string::npos);
+  EXPECT_NE(message(replaced("\"n_fft\": 400", "\"n_ftt\": 400")).find("\"n_fft\" is missing"), std::string::npos);
+  EXPECT_NE(message(replaced("\"n_fft\": 400", "\"n_fft\": 400, \"hop\": 1")).find("unknown key \"hop\""),
+            std::string::npos);
+  EXPECT_NE(message(replaced("\"n_fft\": 400", "\"n_fft\": 1e99")).find("\"n_fft\""), std::string::npos);
+  EXPECT_NE(message(replaced("\"n_fft\": 400", "\"n_fft\": 401")).find("even"), std::string::npos);
+  EXPECT_NE(message(replaced("\"power\": 2", "\"power\": 1.5")).find("\"power\""), std::string::npos);
+  EXPECT_NE(message(replaced("\"f_max\": 8000", "\"f_max\": 9000")).find("\"f_max\""), std::string::npos);
+  EXPECT_NE(message(replaced("\"log\": \"natural\"", "\"log\": \"ln\"")).find("\"natural\" or \"log10\""),
+            std::string::npos);
+}
+
+}  // namespace

@@ -1,0 +1,161 @@
+// Opening bundles that are not as they were written.
+#include <mbedtls/md.h>
+
+#include <array>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "support.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+void write(const fs::path& file, const std::string& text) { std::ofstream(file, std::ios::binary) << text; }
+
+// A copy of digits.mme to spoil.
+class BundleTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    fs::remove_all(folder);
+    fs::create_directories(folder.parent_path());
+    fs::copy(bundle_path("digits.mme"), folder);
+  }
+  void TearDown() override { fs::remove_all(folder.parent_path()); }
+
+  void edit_manifest(const std::function<void(nlohmann::json&)>& edit) {
+    auto manifest = nlohmann::json::parse(read(folder / "manifest.json"));
+    edit(manifest);
+    const std::string text = manifest.dump();
+    write(folder / "manifest.json", text);
+    std::array<unsigned char, 32> digest{};
+    mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), reinterpret_cast<const unsigned char*>(text.data()),
+               text.size(), digest.data());
+    std::string line;
+    for (const unsigned char byte : digest) {
+      line += "0123456789abcdef"[byte >> 4];
+      line += "0123456789abcdef"[byte & 15];
+    }
+    write(folder / "manifest.sha256", line + "  manifest.json\n");
+  }
+
+  std::string refusal() {
+    mme_model* model = nullptr;
+    EXPECT_EQ(mme_bundle_check(folder.c_str()), MME_BUNDLE_INVALID) << mme_last_error();
+    EXPECT_EQ(mme_model_open(folder.c_str(), nullptr, &model), MME_BUNDLE_INVALID) << mme_last_error();
+    EXPECT_EQ(model, nullptr);
+    return mme_last_error();
+  }
+
+  fs::path folder = fs::temp_directory_path() / ("mmedge-test-" + std::to_string(getpid())) / "damaged.mme";
+};
+
+TEST_F(BundleTest, AnUntouchedCopyOpens) {
+  mme_model* model = nullptr;
+  ASSERT_EQ(mme_model_open(folder.c_str(), nullptr, &model), MME_OK) << mme_last_error();
+  EXPECT_EQ(mme_model_close(model), MME_OK);
+}
+
+TEST_F(BundleTest, EveryFileTruncatedAnywhereIsRefused) {
+  for (const char* name : {"manifest.json", "manifest.sha256", "model.onnx"}) {
+    const std::string whole = read(folder / name);
+    for (size_t length = 0; length < whole.size(); length += 1 + whole.size() / 40) {
+      write(folder / name, whole.substr(0, length));
+      EXPECT_NE(refusal().find("damaged.mme"), std::string::npos) << mme_last_error();
+    }
+    write(folder / name, whole);
+  }
+}
+
+TEST_F(BundleTest, OneFlippedByteAnywhereIsRefused) {
+  for (const char* name : {"manifest.json", "manifest.sha256", "model.onnx"}) {
+    const std::string whole = read(folder / name);
+    for (size_t at = 0; at < whole.size(); at += 1 + whole.size() / 100) {
+      std::string flipped = whole;
+      flipped[at] = static_cast<char>(flipped[at] ^ 0x20);
+      write(folder / name, flipped);
+      refusal();
+    }
+    write(folder / name, whole);
+  }
+}
+
+TEST_F(BundleTest, AMissingFileIsNamed) {
+  for (const char* name : {"manifest.json", "manifest.sha256", "model.onnx"}) {
+    const std::string whole = read(folder / name);
+    fs::remove(folder / name);
+    EXPECT_NE(refusal().find(name), std::string::npos) << mme_last_error();
+    write(folder / name, whole);
+  }
+}
+
+TEST_F(BundleTest, PathsThatLeadOutsideAreRefused) {
+  write(folder.parent_path() / "outside.onnx", read(folder / "model.onnx"));
+  fs::create_symlink("../outside.onnx", folder / "link.onnx");
+  for (const std::string& path : {std::string("../outside.onnx"), (folder.parent_path() / "outside.onnx").string(),
+                                  std::string("link.onnx"), std::string("x/../../outside.onnx")}) {
+    edit_manifest([&](nlohmann::json& manifest) {
+      nlohmann::json file = manifest["files"].begin().value();
+      manifest["files"] = {{path, file}};
+      manifest["graphs"][0]["path"] = path;
+    });
+    EXPECT_NE(refusal().find("leads outside the bundle"), std::string::npos) << mme_last_error();
+  }
+}
+
+TEST_F(BundleTest, ANewerSchemaSaysWhatIsSupported) {
+  edit_manifest([](nlohmann::json& manifest) { manifest["schema_version"] = 99; });
+  const std::string message = refusal();
+  EXPECT_NE(message.find("99"), std::string::npos) << message;
+  EXPECT_NE(message.find("reads 1 to 1"), std::string::npos) << message;
+}
+
+TEST_F(BundleTest, AManifestWithPartsMissingOrOfAnotherTypeIsRefused) {
+  const std::string whole = read(folder / "manifest.json");
+  const auto keys = nlohmann::json::parse(whole);
+  for (const auto& [key, value] : keys.items()) {
+    if (key == "evidence" || key == "provenance") continue;  // said to people, not to the runtime
+    edit_manifest([&, name = key](nlohmann::json& manifest) { manifest.erase(name); });
+    refusal();
+    write(folder / "manifest.json", whole);
+    edit_manifest([&, name = key](nlohmann::json& manifest) { manifest[name] = 7.5; });
+    refusal();
+    write(folder / "manifest.json", whole);
+  }
+}
+
+TEST_F(BundleTest, AManifestThatDoesNotFitItsGraphIsRefused) {
+  const std::string whole = read(folder / "manifest.json");
+  const std::vector<std::function<void(nlohmann::json&)>> edits{
+      [](nlohmann::json& m) { m["inputs"][0]["name"] = "picture"; },
+      [](nlohmann::json& m) { m["inputs"][0]["shape"] = {1, 16, 16}; },
+      [](nlohmann::json& m) { m["inputs"][0]["shape"] = {1, -7, 0}; },
+      [](nlohmann::json& m) { m["inputs"][0]["preprocess"]["width"] = 16; },
+      [](nlohmann::json& m) { m["inputs"].erase(1); },
+      [](nlohmann::json& m) { m["labels"].erase(0); },
+      [](nlohmann::json& m) { m["presence"] = "image"; },
+      [](nlohmann::json& m) { m["outputs"][0]["name"] = "scores"; },
+  };
+  for (const auto& edit : edits) {
+    edit_manifest(edit);
+    mme_model* model = nullptr;
+    EXPECT_EQ(mme_model_open(folder.c_str(), nullptr, &model), MME_BUNDLE_INVALID) << mme_last_error();
+    write(folder / "manifest.json", whole);
+  }
+}
+
+TEST_F(BundleTest, AnEmptyDirectoryAndNoDirectoryAreRefused) {
+  fs::remove_all(folder);
+  EXPECT_NE(refusal().find("no such bundle directory"), std::string::npos);
+  fs::create_directories(folder);
+  EXPECT_NE(refusal().find("manifest.json"), std::string::npos);
+  EXPECT_EQ(mme_bundle_check(nullptr), MME_INVALID_ARGUMENT);
+}
+
+}  // namespace
