@@ -1,0 +1,73 @@
+"""Decode image and audio files, once for every place that takes them: command line, server and data sets."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.runtime.errors import DataError
+from mmedge.runtime.inputs import Audio
+
+Source = str | os.PathLike[str] | bytes
+
+
+def _open(source: Source, name: str) -> tuple[Any, str]:
+    if isinstance(source, bytes):
+        if not source:
+            raise DataError(f"{name}: the file is empty")
+        return io.BytesIO(source), name
+    return os.fspath(source), name or os.fspath(source)
+
+
+def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
+    """Decode an image upright: uint8 [height, width] if the file is grey, else RGB [height, width, 3].
+
+    The EXIF orientation is applied. `source` is a path or the file's bytes; `name` stands for bytes in errors.
+
+    Raises:
+        DataError: the file is missing, empty, cut short, too large (Pillow's limit) or not an image.
+    """
+    from PIL import Image, ImageOps
+
+    file, shown = _open(source, name if isinstance(source, bytes) else "")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+    except FileNotFoundError as error:
+        raise DataError(f"{shown}: no such file") from error
+    except Exception as error:  # a damaged file can fail anywhere inside its decoder
+        raise DataError(f"{shown}: not a readable image: {error}") from error
+    if upright.mode.startswith(("I", "F")):
+        raise DataError(f"{shown}: found pixels of mode {upright.mode}; expected 8 bits a channel")
+    grey = upright.mode in ("1", "L", "LA")
+    return np.asarray(upright.convert("L" if grey else "RGB"))
+
+
+def decode_audio(source: Source, name: str = "audio") -> Audio:
+    """Decode an audio file to float32 mono at its own rate; channels are averaged.
+
+    `source` is a path or the file's bytes; `name` stands for bytes in errors.
+
+    Raises:
+        DataError: the file is missing, empty or not audio.
+    """
+    import soundfile
+
+    file, shown = _open(source, name if isinstance(source, bytes) else "")
+    if isinstance(file, str) and not os.path.isfile(file):
+        raise DataError(f"{shown}: no such file")
+    try:
+        samples, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
+        raise DataError(f"{shown}: not a readable audio file: {error}") from error
+    if samples.shape[0] == 0:
+        raise DataError(f"{shown}: the clip holds no samples")
+    return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(sample_rate))
