@@ -1,0 +1,1 @@
+"""Export: torch module -> ONNX graph -> verified bundle."""
