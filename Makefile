@@ -41,14 +41,14 @@ demo: build/demo/evaluation.json  ## From real data to a served answer: make the
 	$(BIN)/python scripts/demo.py --bundle $(BUNDLE) --evaluation build/demo/evaluation.json --data data/av-digits
 
 data/av-digits/README.md: build/install.stamp mmedge/data/av_digits.py
-	$(BIN)/mmedge data av-digits data/av-digits --overwrite
+	$(BIN)/mmedge data av-digits data/av-digits
 	@touch $@
 
 runs/av-digits/metrics.json: data/av-digits/README.md recipes/av-digits.yaml $(wildcard mmedge/models/*.py mmedge/training/*.py)
-	$(BIN)/mmedge train recipes/av-digits.yaml --overwrite
+	$(BIN)/mmedge train recipes/av-digits.yaml
 
 $(BUNDLE)/manifest.json: runs/av-digits/metrics.json $(wildcard export/*.py)
-	@mkdir -p $(@D)/..
+	@mkdir -p build/demo
 	$(BIN)/mmedge export runs/av-digits -o $(BUNDLE) --overwrite
 	@touch $@
 
@@ -62,7 +62,9 @@ test: lint test-cpp test-python  ## Set up and run every check
 lint: build/install.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd build && ../$(BIN)/mypy --config-file ../pyproject.toml -p mmedge
+	@# The rooms as they are installed: under one name.
+	rm -rf build/types && mkdir -p build/types/mmedge && ln -s $(CURDIR)/mmedge/* $(CURDIR)/export $(CURDIR)/runtime build/types/mmedge
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mmedge
 	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release 'runtime/src/.*' 2> /dev/null

@@ -120,7 +120,8 @@ def to_c_tensor(array: npt.NDArray[np.float32]) -> tuple[Any, Any]:
 def from_c_tensor(tensor: Any) -> npt.NDArray[np.float32]:
     """A copy of a tensor the library owns."""
     shape = [tensor.shape[i] for i in range(tensor.rank)]
-    return np.frombuffer(ffi.buffer(tensor.data, tensor.size), np.float32).reshape(shape).copy()
+    values: npt.NDArray[np.float32] = np.frombuffer(ffi.buffer(tensor.data, tensor.size), np.float32)
+    return values.reshape(shape).copy()
 
 
 def input_shape(info: Any) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mmedge.runtime
 from mmedge.runtime import errors
-from mmedge.runtime._abi import ffi
+from mmedge.runtime._abi import ffi as ffi
 
 
 def _load() -> Any:
@@ -18,9 +18,7 @@ def _load() -> Any:
         candidate = Path(folder) / "libmmedge.so"
         if candidate.is_file():
             return ffi.dlopen(str(candidate))
-    raise errors.MmedgeError(
-        f"libmmedge.so was not found in {list(mmedge.runtime.__path__)}; install mmedge again"
-    )
+    raise errors.MmedgeError(f"libmmedge.so was not found in {list(mmedge.runtime.__path__)}; install mmedge again")
 
 
 lib = _load()

@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mmedge.runtime.errors import BundleError
 from mmedge.runtime.library import check, lib, path_bytes
 
-SCHEMA_VERSION = 1
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,7 +58,7 @@ class File(_Part):
 class Manifest(_Part):
     """Everything a bundle says of itself."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str
     task: Literal["classification"]
     inputs: list[Input] = Field(min_length=1)
@@ -86,6 +84,4 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     try:
         return Manifest.model_validate_json(Path(bundle, "manifest.json").read_bytes())
     except ValidationError as error:
-        raise BundleError(
-            f"{bundle}: manifest.json is malformed: {error}; export the bundle again"
-        ) from error
+        raise BundleError(f"{bundle}: manifest.json is malformed: {error}; export the bundle again") from error

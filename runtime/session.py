@@ -46,9 +46,7 @@ class Session:
         EngineError: no ONNX Runtime from 1.23 on was found, or it refuses the graph.
     """
 
-    def __init__(
-        self, bundle: str | os.PathLike[str], *, onnxruntime: str | None = None, threads: int = 1
-    ) -> None:
+    def __init__(self, bundle: str | os.PathLike[str], *, onnxruntime: str | None = None, threads: int = 1) -> None:
         library = ffi.new("char[]", os.fsencode(onnxruntime or find_onnxruntime()))
         options = struct("mme_model_options", onnxruntime=library, threads=threads)
         model, session = ffi.new("mme_model **"), ffi.new("mme_session **")
@@ -102,12 +100,8 @@ class Session:
             label=text(result.label),
             score=float(result.score),
             scores={self.labels[i]: float(scores[i]) for i in ranking},
-            outputs=dict(
-                self._read(result.output_count, "mme_tensor", lib.mme_session_output, _named_tensor)
-            ),
-            timings=dict(
-                self._read(result.timing_count, "mme_timing", lib.mme_session_timing, _microseconds)
-            ),
+            outputs=dict(self._read(result.output_count, "mme_tensor", lib.mme_session_output, _named_tensor)),
+            timings=dict(self._read(result.timing_count, "mme_timing", lib.mme_session_timing, _microseconds)),
         )
 
     def _read(self, count: int, kind: str, get: Any, convert: Any) -> Any:

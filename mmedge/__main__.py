@@ -1,0 +1,5 @@
+"""python -m mmedge"""
+
+from mmedge.cli import main
+
+main()

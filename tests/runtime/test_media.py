@@ -1,0 +1,101 @@
+"""Decoding files: orientation, damage, channels."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image as Pillow
+
+from mmedge.runtime import Image, Preprocessor
+from mmedge.runtime.errors import DataError
+from mmedge.runtime.media import decode_audio, decode_image
+
+# 64 x 32 with a bright corner at the bottom left, as stored.
+STORED = np.full((32, 64, 3), 20, np.uint8)
+STORED[16:, :16] = 230
+
+# EXIF tag -> rotation in degrees clockwise and mirror that mean the same to the runtime.
+ORIENTATIONS = {1: (0, False), 2: (0, True), 3: (180, False), 6: (90, False), 8: (270, False)}
+
+
+def jpeg(orientation: int) -> bytes:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Pillow.fromarray(STORED).save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_exif_orientation_is_applied_like_the_frame_rotation(orientation: int, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(jpeg(orientation))
+    upright = decode_image(tmp_path / "photo.jpg")
+    np.testing.assert_array_equal(decode_image(jpeg(orientation)), upright)
+    if orientation == 6:
+        assert upright.shape == (64, 32, 3)
+        assert upright[:16, :16].mean() > 200  # what is stored at the bottom left is now at the top left
+
+    preprocessor = Preprocessor(
+        {
+            "type": "image",
+            "width": 24,
+            "height": 20,
+            "channels": "rgb",
+            "fit": "stretch",
+            "interpolation": "bilinear",
+            "antialias": True,
+            "mean": [0.0] * 3,
+            "std": [1.0] * 3,
+        }
+    )
+    stored = decode_image(jpeg(1))
+    turned = Image(stored, "rgb", *ORIENTATIONS[orientation])
+    np.testing.assert_array_equal(preprocessor(turned), preprocessor(upright))
+
+
+def test_a_broken_image_is_an_error_with_its_name(tmp_path: Path) -> None:
+    whole = jpeg(1)
+    for name, content in {
+        "cut.jpg": whole[: len(whole) * 6 // 10],
+        "empty.png": b"",
+        "text.png": b"not an image at all",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            decode_image(tmp_path / name)
+        with pytest.raises(DataError, match=name):
+            decode_image(content, name)
+    with pytest.raises(DataError, match=r"gone\.png: no such file"):
+        decode_image(tmp_path / "gone.png")
+
+
+def test_grey_stays_grey_and_16_bits_are_refused(tmp_path: Path) -> None:
+    Pillow.fromarray(STORED[..., 0]).save(tmp_path / "grey.png")
+    assert decode_image(tmp_path / "grey.png").shape == (32, 64)
+    Pillow.fromarray(STORED[..., 0].astype(np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="8 bits"):
+        decode_image(tmp_path / "deep.png")
+
+
+def test_channels_of_a_clip_are_averaged(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(48000) / 20).astype(np.float32) / 2
+    soundfile.write(tmp_path / "stereo.wav", np.stack([tone, tone], axis=1), 48000, "FLOAT")
+    soundfile.write(tmp_path / "opposite.wav", np.stack([tone, -tone], axis=1), 48000, "FLOAT")
+    clip = decode_audio(tmp_path / "stereo.wav")
+    assert clip.sample_rate == 48000
+    np.testing.assert_array_equal(clip.samples, tone)
+    np.testing.assert_array_equal(decode_audio((tmp_path / "stereo.wav").read_bytes()).samples, tone)
+    assert not decode_audio(tmp_path / "opposite.wav").samples.any()
+
+
+def test_a_broken_clip_is_an_error_with_its_name(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "none.wav", np.zeros(0, np.float32), 8000)
+    (tmp_path / "text.wav").write_bytes(b"not audio")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    for name in ("none.wav", "text.wav", "empty.wav", "gone.wav"):
+        with pytest.raises(DataError, match=name):
+            decode_audio(tmp_path / name)
