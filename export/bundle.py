@@ -19,6 +19,7 @@ import torch
 from mmedge.export.graph import OPSET, export_graph, to_bytes
 from mmedge.export.parity import ParityReport, compare
 from mmedge.export.targets import Target
+from mmedge.export.tensorrt_rtx import check_parse
 from mmedge.runtime import Preprocessor, Session
 from mmedge.runtime.errors import BundleError, InvalidArgument
 from mmedge.runtime.manifest import File, Graph, Input, Manifest, Output
@@ -70,7 +71,7 @@ def export_bundle(
 
     Raises:
         ParityError: the bundle differs from the module; nothing is written.
-        ExportError: the module cannot be exported for the target.
+        ExportError: the module cannot be exported for the target, or its parser refuses the graph.
         BundleError: the destination exists and may not be replaced.
     """
     _check_destination(destination, overwrite)
@@ -78,6 +79,9 @@ def export_bundle(
     example = {entry.name: torch.zeros(1, *entry.shape) for entry in inputs}
     example[PRESENCE] = torch.ones(1, len(inputs), dtype=torch.bool)
     model = export_graph(module, example, target=target, output_names=[LOGITS], metadata={"task": "classification"})
+    files = {"model.onnx": to_bytes(model)}
+    if target.name == "tensorrt-rtx":
+        check_parse(files["model.onnx"]).raise_if_failed()
     progress("graph", 1, 1)
     manifest = Manifest(
         name=destination.name.removesuffix(".mme"),
@@ -103,7 +107,6 @@ def export_bundle(
             "onnx": version("onnx"),
         },
     )
-    files = {"model.onnx": to_bytes(model)}
     with _staged(destination) as folder:
         write_bundle(folder, manifest, files)
         session = Session(folder)

@@ -1,0 +1,74 @@
+"""mmedge inspect"""
+
+from __future__ import annotations
+
+import click
+
+from mmedge.cli.ui import json_option, megabytes, print_json, print_table
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@json_option
+def inspect(bundle: str, as_json: bool) -> None:
+    """Check BUNDLE and show what it holds. Needs no inference engine.
+
+    \b
+    Example:
+      mmedge inspect digits.mme --json
+    """
+    from mmedge.runtime import read_manifest
+
+    manifest = read_manifest(bundle)
+    if as_json:
+        print_json(manifest.model_dump())
+        return
+    click.echo(f"{bundle}: {manifest.name}, {manifest.task}, schema {manifest.schema_version}; every hash matches")
+    print_table(
+        "Inputs",
+        ["input", "shape", "preprocessing"],
+        [
+            [
+                entry.name,
+                str(entry.shape),
+                ", ".join(f"{key} {value}" for key, value in entry.preprocess.items()),
+            ]
+            for entry in manifest.inputs
+        ],
+    )
+    print_table(
+        "Outputs",
+        ["output", "shape", "labels"],
+        [[entry.name, str(entry.shape), ", ".join(manifest.labels)] for entry in manifest.outputs],
+    )
+    print_table(
+        "Graphs",
+        ["graph", "precision", "target", "opset", "IR version", "size"],
+        [
+            [
+                g.path,
+                g.precision,
+                g.target,
+                str(g.opset),
+                str(g.ir_version),
+                megabytes(manifest.files[g.path].size),
+            ]
+            for g in manifest.graphs
+        ],
+    )
+    accuracy = manifest.evidence.get("accuracy", {}).get("subsets", {})
+    rows = []
+    for entry in manifest.evidence.get("parity", {}).get("outputs", []):
+        row = accuracy.get("+".join(entry["subset"]))
+        rows.append(
+            [
+                " + ".join(entry["subset"]),
+                f"{entry['max_abs']:.2e}",
+                f"{entry['top1_agreement']:.4f}",
+                str(entry["samples"]),
+                f"{row['accuracy']:.4f} of {row['samples']}" if row else "-",
+            ]
+        )
+    if rows:
+        print_table("Evidence", ["modalities", "parity max abs", "top-1 agreement", "samples", "accuracy"], rows)
+    print_table("Provenance", ["what", "value"], [[key, str(value)] for key, value in manifest.provenance.items()])

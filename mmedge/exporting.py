@@ -1,0 +1,109 @@
+"""Export a checkpoint: hands the exporter a module, real samples and a scoring function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from mmedge.data.folder import read_split
+from mmedge.evaluation import evaluate
+from mmedge.export.bundle import ExportedBundle, export_bundle
+from mmedge.export.targets import Target
+from mmedge.models import MmedgeConfig, load_checkpoint
+from mmedge.runtime import Preprocessor, Session
+from mmedge.runtime.errors import CheckpointError, InvalidArgument
+from mmedge.runtime.manifest import Input
+from mmedge.training.train import RECIPE_FILE
+
+
+def bundle_inputs(config: MmedgeConfig) -> list[Input]:
+    """A configuration's modalities as a manifest's inputs."""
+    modalities: dict[str, Any] = config.modalities or {}
+    return [
+        Input.model_validate(
+            {
+                "name": name,
+                "modality": name,
+                "shape": Preprocessor(part["preprocess"]).shape,
+                "preprocess": part["preprocess"],
+            }
+        )
+        for name, part in modalities.items()
+    ]
+
+
+def training_data(checkpoint: Path) -> Path:
+    """The folder the checkpoint was trained on, as its run recorded it.
+
+    Raises:
+        CheckpointError: it recorded none.
+    """
+    record = checkpoint / RECIPE_FILE
+    try:
+        return Path(json.loads(record.read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{record} does not say what data the model was trained on ({error}); give it with --data"
+        ) from error
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    destination: Path,
+    *,
+    data: Path,
+    split: str,
+    target: Target,
+    parity_samples: int,
+    tolerance: float,
+    overwrite: bool,
+    progress: Callable[[str, int, int], None],
+) -> ExportedBundle:
+    """Export the model in `checkpoint` to the bundle `destination`.
+
+    The parity gate compares `parity_samples` samples spread evenly over the split of `data`; the bundle's accuracy on the
+    whole split is kept as evidence. Raises as `export_bundle`, `load_checkpoint` and `read_split` do.
+    """
+    if parity_samples < 1:
+        raise InvalidArgument(f"found {parity_samples} samples for the parity gate; expected at least 1")
+    model = load_checkpoint(checkpoint)
+    inputs = bundle_inputs(model.config)
+    modalities = [entry.name for entry in inputs]
+    labels = model.config.labels
+    samples = read_split(data, split, modalities, labels)
+    step = max(len(samples) // parity_samples, 1)
+    chosen = samples[::step][:parity_samples]
+
+    def score(session: Session) -> dict[str, Any]:
+        scores = evaluate(
+            lambda given: session.run(**given).label,
+            samples,
+            modalities,
+            labels,
+            progress=lambda done, total: progress("accuracy", done, total),
+        )
+        return {
+            "data": f"{data.name}/{split}",
+            "samples": len(samples),
+            "subsets": {
+                name: {"accuracy": row["accuracy"], "samples": row["samples"]} for name, row in scores.to_dict().items()
+            },
+        }
+
+    return export_bundle(
+        model,
+        destination,
+        inputs=inputs,
+        labels=labels,
+        target=target,
+        samples=[(f"{split}/metadata.jsonl, line {sample.line}", sample.load()) for sample in chosen],
+        score=score,
+        provenance={"checkpoint": checkpoint.name, "transformers": transformers.__version__},
+        tolerance=tolerance,
+        overwrite=overwrite,
+        progress=progress,
+    )

@@ -1,0 +1,95 @@
+"""A bundle appears whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import make_bundles
+import pytest
+import torch
+
+from mmedge.export.tensorrt_rtx import check_parse
+from mmedge.models import FusedModel
+from mmedge.runtime import Session, read_manifest
+from mmedge.runtime.errors import BundleError, InvalidArgument, ParityError
+
+
+class _Drifting(torch.nn.Module):
+    """Computes something else in an export than in torch."""
+
+    def __init__(self, model: FusedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.config = model.config
+
+    def forward(self, **tensors: torch.Tensor) -> Any:
+        output = self.model(**tensors)
+        if torch.onnx.is_in_onnx_export():
+            output.logits = output.logits + 0.01
+        return output
+
+
+def test_a_bundle_that_differs_from_its_model_is_not_written(tmp_path: Path) -> None:
+    destination = tmp_path / "digits.mme"
+    with pytest.raises(ParityError, match=r"sample 'sample \d' with .*differs by 0\.01") as failure:
+        make_bundles.write(_Drifting(make_bundles.digits_model()), destination)
+    assert failure.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gate_covers_every_subset_and_its_figures_travel_in_the_manifest(digits_bundle: Path) -> None:
+    parity = read_manifest(digits_bundle).evidence["parity"]
+    assert [entry["subset"] for entry in parity["outputs"]] == [["image"], ["audio"], ["image", "audio"]]
+    for entry in parity["outputs"]:
+        assert entry["max_abs"] <= 1e-4
+        assert entry["top1_agreement"] == 1.0
+        assert entry["cosine_min"] > 0.9999
+        assert entry["worst_sample"]
+
+
+def test_an_existing_bundle_is_replaced_only_on_request_and_only_by_one_that_passes(tmp_path: Path) -> None:
+    destination = tmp_path / "digits.mme"
+    make_bundles.write(make_bundles.digits_model(), destination)
+    before = (destination / "manifest.json").read_bytes()
+    with pytest.raises(BundleError, match="exists"):
+        make_bundles.write(make_bundles.digits_model(1), destination)
+    with pytest.raises(ParityError):
+        make_bundles.write(_Drifting(make_bundles.digits_model(1)), destination, overwrite=True)
+    assert (destination / "manifest.json").read_bytes() == before
+    make_bundles.write(make_bundles.digits_model(1), destination, overwrite=True)
+    assert (destination / "manifest.json").read_bytes() != before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["digits.mme"]
+    Session(destination)
+
+
+def test_what_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis.mme").mkdir()
+    (tmp_path / "thesis.mme" / "chapter1").write_text("it was a dark and stormy night")
+    with pytest.raises(BundleError, match="no bundle"):
+        make_bundles.write(make_bundles.digits_model(), tmp_path / "thesis.mme", overwrite=True)
+    with pytest.raises(InvalidArgument, match=r"ends in \.mme"):
+        make_bundles.write(make_bundles.digits_model(), tmp_path / "digits")
+    with pytest.raises(InvalidArgument, match="no such directory"):
+        make_bundles.write(make_bundles.digits_model(), tmp_path / "none" / "digits.mme")
+
+
+def test_the_digests_are_what_sha256sum_says(digits_bundle: Path) -> None:
+    subprocess.run(["sha256sum", "--check", "--quiet", "manifest.sha256"], cwd=digits_bundle, check=True)
+    for name, file in json.loads((digits_bundle / "manifest.json").read_text())["files"].items():
+        done = subprocess.run(["sha256sum", name], cwd=digits_bundle, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[0] == file["sha256"]
+
+
+def test_a_bundle_runs_the_same_from_another_place(digits_bundle: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(digits_bundle, tmp_path / "moved")
+    inputs = make_bundles.raw_samples(1)[0][1]
+    assert Session(moved).run(**inputs).scores == Session(digits_bundle).run(**inputs).scores
+
+
+def test_tensorrt_rtx_accepts_the_bundles_graph(digits_bundle: Path) -> None:
+    report = check_parse((digits_bundle / "model.onnx").read_bytes())
+    assert report, report.errors
