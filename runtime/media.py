@@ -13,6 +13,8 @@ import numpy.typing as npt
 from mmedge.runtime.errors import DataError
 from mmedge.runtime.inputs import Audio
 
+_MOST_SAMPLES = 1 << 26  # a small compressed file may unpack to anything
+
 Source = str | os.PathLike[str] | bytes
 
 
@@ -32,7 +34,7 @@ def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, empty, cut short, too large (Pillow's limit) or not an image.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     file, shown = _open(source, name if isinstance(source, bytes) else "")
     try:
@@ -44,7 +46,8 @@ def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
     except FileNotFoundError as error:
         raise DataError(f"{shown}: no such file") from error
     except Exception as error:  # a damaged file can fail anywhere inside its decoder
-        raise DataError(f"{shown}: not a readable image: {error}") from error
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{shown}: not a readable image: {reason}") from error
     if upright.mode.startswith(("I", "F")):
         raise DataError(f"{shown}: found pixels of mode {upright.mode}; expected 8 bits a channel")
     grey = upright.mode in ("1", "L", "LA")
@@ -57,7 +60,7 @@ def decode_audio(source: Source, name: str = "audio") -> Audio:
     `source` is a path or the file's bytes; `name` stands for bytes in errors.
 
     Raises:
-        DataError: the file is missing, empty or not audio.
+        DataError: the file is missing, empty, too long (67 million samples) or not audio.
     """
     import soundfile
 
@@ -65,7 +68,10 @@ def decode_audio(source: Source, name: str = "audio") -> Audio:
     if isinstance(file, str) and not os.path.isfile(file):
         raise DataError(f"{shown}: no such file")
     try:
-        samples, sample_rate = soundfile.read(file, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(file) as clip:
+            if clip.frames * clip.channels > _MOST_SAMPLES:
+                raise DataError(f"{shown}: found {clip.frames} samples; expected at most {_MOST_SAMPLES}")
+            samples, sample_rate = clip.read(dtype="float32", always_2d=True), clip.samplerate
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{shown}: not a readable audio file: {error}") from error
     if samples.shape[0] == 0:

@@ -32,15 +32,9 @@ def serve(bundle: str, host: str, port: int, max_body_mib: int) -> None:
       mmedge serve digits.mme --port 8000
       curl -F image=@7.png -F audio=@seven.wav http://127.0.0.1:8000/v2/models/digits/predict
     """
-    from mmedge.runtime.errors import MmedgeError
+    from mmedge.server.limits import MIB, Limits
+    from mmedge.server.run import serve as run
 
-    try:
-        from mmedge.server.limits import MIB, Limits
-        from mmedge.server.run import serve as run
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("h11", "uvicorn", "python_multipart"):
-            raise
-        raise MmedgeError(f'serving needs {error.name}: pip install "mmedge[serve]"') from error
     body_bytes = max_body_mib * MIB
     limits = Limits(body_bytes=body_bytes, held_bytes=8 * body_bytes)
     run(bundle, host=host, port=port, limits=limits, on_ready=_announce)

@@ -92,6 +92,14 @@ def test_channels_of_a_clip_are_averaged(tmp_path: Path) -> None:
     assert not decode_audio(tmp_path / "opposite.wav").samples.any()
 
 
+def test_a_small_file_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", 8000, 1) as clip:
+        for _ in range(65):
+            clip.write(np.zeros(1 << 20, np.int16))
+    with pytest.raises(DataError, match=r"long\.flac: found 68157440 samples"):
+        decode_audio(tmp_path / "long.flac")
+
+
 def test_a_broken_clip_is_an_error_with_its_name(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "none.wav", np.zeros(0, np.float32), 8000)
     (tmp_path / "text.wav").write_bytes(b"not audio")
