@@ -206,7 +206,7 @@ void Session::run() {
   for (Input& input : inputs_) input.state = State::kUnset;
   execution_->run();
   const int64_t ran = now();
-  finish_outputs();
+  check_outputs();
   classify();
   const int64_t end = now();
 
@@ -221,7 +221,7 @@ void Session::run() {
   has_result_ = true;
 }
 
-void Session::finish_outputs() {
+void Session::check_outputs() {
   for (size_t i = 0; i < outputs_.size(); ++i) {
     for (const float value : outputs_[i].tensor.values) {
       if (!std::isfinite(value)) {

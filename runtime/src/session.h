@@ -69,7 +69,7 @@ class Session {
   template <class Fill>
   void set(const char* input, Fill fill);
   void bind_input(size_t index);
-  void finish_outputs();
+  void check_outputs();
   void classify();
   void require_result() const;
 

@@ -24,6 +24,8 @@ std::atomic<bool> exiting{false};
 struct Library {
   const OrtApi* api;
   OrtEnv* env;
+  std::string requested;  // what was asked for, and the file it was
+  std::string file;
   std::string description;
 };
 
@@ -72,21 +74,19 @@ Library open_library(const std::string& requested) {
   }
   Dl_info where{};
   const bool known = dladdr(reinterpret_cast<const void*>(get_api_base), &where) != 0;
+  const std::string file = fs::weakly_canonical(known ? where.dli_fname : path).string();
   std::atexit([] { exiting.store(true); });
-  return {api, env, concat("ONNX Runtime ", version, " (", known ? where.dli_fname : path, ")")};
+  return {api, env, requested, file, concat("ONNX Runtime ", version, " (", file, ")")};
 }
 
 // One library a process: the first that is asked for and loads. It is never closed.
 const Library& library(const std::string& requested) {
   static std::mutex mutex;
-  static std::string opened_as;
   static const Library* opened = nullptr;
   const std::scoped_lock lock(mutex);
   if (opened == nullptr) {
     opened = new Library(open_library(requested));
-    opened_as = requested;
-  } else if (!requested.empty() && requested != opened_as &&
-             opened->description.find(fs::weakly_canonical(requested).string()) == std::string::npos) {
+  } else if (!requested.empty() && requested != opened->requested && fs::weakly_canonical(requested) != opened->file) {
     fail(MME_ENGINE_UNAVAILABLE, "this process already runs ", opened->description, "; it cannot also load ",
          requested);
   }
