@@ -18,10 +18,11 @@ chmod 755 "$state"
 mkdir -p "$state/lists/partial" "$state/archives/partial"
 : > "$state/status"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror forky main" > "$state/sources.list"
+# A mirror may lag behind: its files are signed all the same.
 own_apt() {
-  apt-get -qq -o Dir::State="$state" -o Dir::State::lists="$state/lists" -o Dir::State::status="$state/status" \
-    -o Dir::Cache="$state" -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=- \
-    -o APT::Sandbox::User=root "$@"
+  apt-get -qq -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User=root \
+    -o Dir::State="$state" -o Dir::State::lists="$state/lists" -o Dir::State::status="$state/status" \
+    -o Dir::Cache="$state" -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=- "$@"
 }
 own_apt update
 (cd "$state" && own_apt download libonnxruntime-dev)

@@ -1,4 +1,5 @@
 // log_mel: frame counts, silence, short and broken clips. librosa judges the values in test_preprocessing.py.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>

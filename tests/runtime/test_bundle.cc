@@ -1,8 +1,10 @@
 // Opening bundles that are not as they were written.
 #include <mbedtls/md.h>
+#include <unistd.h>
 
 #include <array>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <nlohmann/json.hpp>
 

@@ -1,5 +1,6 @@
 // image_to_tensor: against values worked out by hand, and against itself where two descriptions mean one picture.
 // Pillow judges it in tests/runtime/test_preprocessing.py.
+#include <algorithm>
 #include <random>
 
 #include "support.h"
