@@ -22,7 +22,6 @@ from mmedge.training.train import RECIPE_FILE
 
 def bundle_inputs(config: MmedgeConfig) -> list[Input]:
     """A configuration's modalities as a manifest's inputs."""
-    modalities: dict[str, Any] = config.modalities or {}
     return [
         Input.model_validate(
             {
@@ -32,7 +31,7 @@ def bundle_inputs(config: MmedgeConfig) -> list[Input]:
                 "preprocess": part["preprocess"],
             }
         )
-        for name, part in modalities.items()
+        for name, part in config.modalities.items()
     ]
 
 

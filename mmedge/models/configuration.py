@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -23,14 +24,13 @@ class MmedgeConfig(PreTrainedConfig):
 
     model_type = "mmedge"
 
-    modalities: dict[str, Any] | None = None
+    modalities: dict[str, Any] = field(default_factory=dict)
     fusion: str = "gated"
     fusion_dim: int = 128
     head: str = "classification"
     dropout: float = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.modalities = self.modalities or {}
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self.label2id = {label: index for index, label in enumerate(self.labels)}
 
@@ -54,7 +54,5 @@ def tensor_shape(preprocess: Mapping[str, Any]) -> tuple[int, ...]:
     """
     shape = Preprocessor(preprocess).shape
     if -1 in shape:
-        raise InvalidArgument(
-            "audio of any length ('samples': 0) has no fixed shape: give a window length in samples"
-        )
+        raise InvalidArgument("audio of any length ('samples': 0) has no fixed shape: give a window length in samples")
     return shape

@@ -65,22 +65,16 @@ class FusedModel(PreTrainedModel):
     def __init__(self, config: MmedgeConfig) -> None:
         super().__init__(config)
         if not config.modalities:
-            raise InvalidArgument(
-                "the configuration names no modality: expected at least one under 'modalities'"
-            )
+            raise InvalidArgument("the configuration names no modality: expected at least one under 'modalities'")
         encoders = {
-            name: _look_up(ENCODERS, part["encoder"], "encoder")(
-                tensor_shape(part["preprocess"]), part["width"]
-            )
+            name: _look_up(ENCODERS, part["encoder"], "encoder")(tensor_shape(part["preprocess"]), part["width"])
             for name, part in config.modalities.items()
         }
         self.encoders = nn.ModuleDict(encoders)
         self.fusion: nn.Module = _look_up(FUSIONS, config.fusion, "fusion")(
             [encoder.features for encoder in encoders.values()], config.fusion_dim
         )
-        self.head = _look_up(HEADS, config.head, "head")(
-            config.fusion_dim, len(config.labels), config.dropout
-        )
+        self.head = _look_up(HEADS, config.head, "head")(config.fusion_dim, len(config.labels), config.dropout)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -130,9 +124,7 @@ def load_checkpoint(path: str | Path) -> FusedModel:
     except MmedgeError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be loaded, its files are damaged or of another model: {error}"
-        ) from error
+        raise CheckpointError(f"{path} cannot be loaded, its files are damaged or of another model: {error}") from error
     model.train(False)
     return model
 

@@ -1,0 +1,1 @@
+"""Data sets on disk: building and reading them. Nothing here imports torch."""

@@ -1,0 +1,1 @@
+"""Training: recipes, augmented data, and HF's Trainer underneath."""
