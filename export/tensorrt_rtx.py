@@ -75,7 +75,7 @@ def _parse(model: bytes) -> dict[str, Any]:
         ctypes.CDLL(str(next(folder.glob(f"{stem}.*"))), mode=ctypes.RTLD_GLOBAL)
     tensorrt: Any = import_module(_BINDINGS)
 
-    class Logger(tensorrt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(tensorrt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.warnings: list[str] = []

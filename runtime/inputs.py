@@ -121,7 +121,7 @@ def from_c_tensor(tensor: Any) -> npt.NDArray[np.float32]:
     """A copy of a tensor the library owns."""
     shape = [tensor.shape[i] for i in range(tensor.rank)]
     values: npt.NDArray[np.float32] = np.frombuffer(ffi.buffer(tensor.data, tensor.size), np.float32)
-    return values.reshape(shape).copy()
+    return np.array(values.reshape(shape))
 
 
 def input_shape(info: Any) -> tuple[int, ...]:

@@ -47,9 +47,7 @@ def build_with_pkg_config(prefix: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("build", [build_with_cmake, build_with_pkg_config])
-def test_the_kiosk_prints_what_python_finds(
-    build: object, prefix: Path, digits_bundle: Path, tmp_path: Path
-) -> None:
+def test_the_kiosk_prints_what_python_finds(build: object, prefix: Path, digits_bundle: Path, tmp_path: Path) -> None:
     assert callable(build)
     kiosk = build(prefix, tmp_path)
     random = np.random.default_rng(6)

@@ -37,9 +37,7 @@ def test_one_wheel_fits_every_python_and_holds_no_sources(wheel: Path) -> None:
     assert foreign == []
 
 
-def test_the_wheel_runs_a_bundle_with_base_dependencies_alone(
-    wheel: Path, digits_bundle: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_runs_a_bundle_with_base_dependencies_alone(wheel: Path, digits_bundle: Path, tmp_path: Path) -> None:
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
