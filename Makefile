@@ -5,6 +5,7 @@ BUNDLE := build/demo/digits.mme
 CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h')
 NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \
           runtime/generate_abi.py CMakeLists.txt pyproject.toml
+KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 .PHONY: help setup demo test lint test-cpp test-python bench clean
 .DELETE_ON_ERROR:
@@ -32,7 +33,7 @@ build/venv.stamp: build/packages.stamp constraints.txt pyproject.toml
 
 build/install.stamp: build/venv.stamp build/onnxruntime/usr/include $(NATIVE)
 	@echo "Installing the Python packages and building libmmedge (minutes, the first time)"
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 
 # ---- The demo: data, training, export, evaluation, one served request ------------------------------------------------
@@ -40,11 +41,12 @@ build/install.stamp: build/venv.stamp build/onnxruntime/usr/include $(NATIVE)
 demo: build/demo/evaluation.json  ## From real data to a served answer: make the data, train, export, evaluate, serve
 	$(BIN)/python scripts/demo.py --bundle $(BUNDLE) --evaluation build/demo/evaluation.json --data data/av-digits
 
-data/av-digits/README.md: build/install.stamp mmedge/data/av_digits.py
+data/av-digits/README.md: $(wildcard mmedge/data/*.py) | build/install.stamp
 	$(BIN)/mmedge data av-digits data/av-digits
 	@touch $@
 
-runs/av-digits/metrics.json: data/av-digits/README.md recipes/av-digits.yaml $(wildcard mmedge/models/*.py mmedge/training/*.py)
+runs/av-digits/metrics.json: data/av-digits/README.md recipes/av-digits.yaml $(KERNELS) \
+                             $(wildcard mmedge/models/*.py mmedge/training/*.py)
 	$(BIN)/mmedge train recipes/av-digits.yaml
 
 $(BUNDLE)/manifest.json: runs/av-digits/metrics.json $(wildcard export/*.py)
