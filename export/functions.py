@@ -26,7 +26,7 @@ def gated_fusion(modalities: int, opset: int) -> onnx.FunctionProto:
     `norm_weight` [D], `norm_bias` [D], `gate_weight` [1, D], `gate_bias` [1]. Attribute: `epsilon` (float) of
     the layer norms. Output: `y` [B, D].
 
-        h_m = LayerNorm_m(x_m weight_m' + bias_m)
+        h_m = ReLU(LayerNorm_m(x_m weight_m' + bias_m))
         s_m = h_m gate_weight_m' + gate_bias_m
         alpha = softmax of s over the modalities that are present
         y = sum over those of alpha_m h_m          (zero where none is present)
@@ -38,11 +38,12 @@ def gated_fusion(modalities: int, opset: int) -> onnx.FunctionProto:
         parameters = ("x", "weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate_bias")
         x, weight, bias, norm_weight, norm_bias, gate_weight, gate_bias = names = [f"{p}_{m}" for p in parameters]
         inputs += names
-        norm = helper.make_node("LayerNormalization", [f"z_{m}", norm_weight, norm_bias], [f"h_{m}"], axis=-1)
+        norm = helper.make_node("LayerNormalization", [f"z_{m}", norm_weight, norm_bias], [f"n_{m}"], axis=-1)
         norm.attribute.add(name="epsilon", ref_attr_name="epsilon", type=onnx.AttributeProto.FLOAT)
         nodes += [
             helper.make_node("Gemm", [x, weight, bias], [f"z_{m}"], transB=1),
             norm,
+            helper.make_node("Relu", [f"n_{m}"], [f"h_{m}"]),
             helper.make_node("Gemm", [f"h_{m}", gate_weight, gate_bias], [f"s_{m}"], transB=1),
         ]
     nodes += [

@@ -25,6 +25,7 @@ _EXTRAS = {
     "onnxscript": "export",
     "python_multipart": "serve",
     "safetensors": "train",
+    "scipy": "train",
     "sklearn": "train",
     "torch": "train",
     "transformers": "train",

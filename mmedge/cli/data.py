@@ -33,7 +33,7 @@ def data() -> None:
 def av_digits(out: Path, seed: int, image_noise: float, audio_snr_db: float, as_json: bool) -> None:
     """Handwritten digits with spoken ones: synthetic voices to train on, human recordings to test on.
 
-    Needs espeak-ng, sox and Debian's recordings of spoken digits; scikit-learn brings the scans.
+    Needs espeak-ng, flite, sox and Debian's recordings of spoken digits; scikit-learn brings the scans.
 
     \b
     Example:

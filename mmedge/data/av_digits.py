@@ -1,9 +1,9 @@
 """AV-digits: real handwritten digits paired with the same digit spoken in five languages.
 
-Images are the 8 x 8 scans of scikit-learn's `load_digits`. The training voices are synthetic (espeak-ng),
-the voices of `validation` and `test` are people never heard in training, and no image or speaker is in two
-splits. Everything comes from packages of Debian and PyPI; nothing is downloaded. `test` is there to be
-looked at once, when all choices are made.
+Images are the 8 x 8 scans of scikit-learn's `load_digits`. The training voices are synthetic (espeak-ng, and flite for
+half of the English ones), the voices of `validation` and `test` are people never heard in training, and no speaker is
+in two splits. `validation` and `test` show the same held-out scans, each under noise of its own. Everything comes from
+packages of Debian and PyPI; nothing is downloaded. `test` is there to be looked at once, when all choices are made.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from PIL import Image
 
 from mmedge.data.voices import (
     ACCENTS,
+    FLITE_VOICES,
     LABELS,
     SAMPLE_RATE,
     TEST_SPEAKERS,
@@ -33,19 +34,22 @@ from mmedge.data.voices import (
     WORDS,
     Clip,
     Speaker,
+    Utterance,
     check_sources,
+    espeak,
+    flite,
     recording,
     speak,
 )
 from mmedge.runtime.errors import DataError
 
 IMAGE_SIZE = 64
-_TRAIN_IMAGES, _VALIDATION_IMAGES, _TEST_IMAGES = range(1257), range(1257, 1527), range(1527, 1797)
+_TRAIN_IMAGES, _HELD_OUT_IMAGES = range(1257), range(1257, 1797)
 
 # Tells a set made here from a folder not to be touched, and an up-to-date set from one to be made again.
 _MARKER = ".av-digits.json"
 _CONTENTS = {_MARKER, "README.md", "train", "validation", "test"}
-_FORMAT = 1
+_FORMAT = 3
 
 Progress = Callable[[str, int, int], None]
 Scans = NDArray[np.float64]
@@ -107,7 +111,7 @@ def build(
                 work / "validation",
                 1,
                 VALIDATION_SPEAKERS,
-                _VALIDATION_IMAGES,
+                _HELD_OUT_IMAGES,
                 scans,
                 digits,
                 arguments,
@@ -115,7 +119,7 @@ def build(
                 report,
             ),
             "test": _write_humans(
-                work / "test", 2, TEST_SPEAKERS, _TEST_IMAGES, scans, digits, arguments, notices, report
+                work / "test", 2, TEST_SPEAKERS, _HELD_OUT_IMAGES, scans, digits, arguments, notices, report
             ),
         }
         readme = Path(__file__).with_name("av_digits_readme.md").read_text(encoding="utf-8")
@@ -222,21 +226,23 @@ def _make_folders(folder: Path) -> None:
 class _Clip:
     language: str
     digit: int
-    voice: str
-    speed: int
-    pitch: int
+    utterance: Utterance
     image: int
 
 
 def _clips(digits: list[int], random: np.random.Generator, clips_per_word: int) -> Iterator[_Clip]:
     images = {digit: [index for index in _TRAIN_IMAGES if digits[index] == digit] for digit in range(10)}
     variants = VARIANTS.split()
-    for language in WORDS:
-        for digit in range(10):
-            for _ in range(clips_per_word):
-                voice = f"{random.choice(ACCENTS[language])}+{random.choice(variants)}"
-                speed, pitch = int(random.integers(80, 151)), int(random.integers(15, 91))
-                yield _Clip(language, digit, voice, speed, pitch, int(random.choice(images[digit])))
+    for language, words in WORDS.items():
+        for digit, word in enumerate(words):
+            for number in range(clips_per_word):
+                if language == "en" and number % 2:
+                    stretch, pitch = float(random.uniform(0.8, 1.9)), int(random.integers(90, 261))
+                    utterance = flite(str(random.choice(FLITE_VOICES)), stretch, pitch, word)
+                else:
+                    voice = f"{random.choice(ACCENTS[language])}+{random.choice(variants)}"
+                    utterance = espeak(voice, int(random.integers(80, 151)), int(random.integers(15, 91)), word)
+                yield _Clip(language, digit, utterance, int(random.choice(images[digit])))
 
 
 def _write_train(
@@ -255,7 +261,7 @@ def _write_train(
 
     def write(numbered: tuple[int, _Clip]) -> bool:
         number, clip = numbered
-        spoken = speak(clip.voice, clip.speed, clip.pitch, WORDS[clip.language][clip.digit])
+        spoken = speak(clip.utterance)
         if len(spoken):
             _write_wav(folder / f"audio/{number:05}.wav", _one_second(spoken, None, None))
         return len(spoken) > 0
@@ -266,10 +272,9 @@ def _write_train(
             clip = clips[number]
             if audible:
                 names = f"images/{clip.image:04}.png", f"audio/{number:05}.wav"
-                rows.append(_Row(*names, LABELS[clip.digit], f"espeak {clip.voice}", clip.language))
+                rows.append(_Row(*names, LABELS[clip.digit], clip.utterance.speaker, clip.language))
             else:
-                word = WORDS[clip.language][clip.digit]
-                notices.append(f"train: left out {word!r} by {clip.voice} at speed {clip.speed}: the clip is silent")
+                notices.append(f"train: left out a clip that is silent: {' '.join(clip.utterance.command)}")
             report("train", number + 1, len(clips))
     return _write_metadata(folder, rows)
 

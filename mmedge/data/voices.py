@@ -1,4 +1,4 @@
-"""Where the voices of AV-digits come from: espeak-ng's synthetic ones, and recordings in Debian packages.
+"""Where the voices of AV-digits come from: espeak-ng and flite speak, people were recorded for Debian packages.
 
 A clip is float64 mono at `SAMPLE_RATE`, full scale 1, trimmed to what is spoken; empty if it is silent.
 """
@@ -41,7 +41,7 @@ VARIANTS = (
     "linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel miguel norbert pablo paul pedro quincy rob robert "
     "sandro shelby steph steph2 steph3 travis victor zac"
 )
-_ESPEAK_RATE = 22050
+FLITE_VOICES = ("awb", "kal", "kal16", "rms", "slt")  # English, built from recordings of people
 
 _SOUNDS = Path("/usr/share/asterisk/sounds")
 _HEADERLESS_ULAW = ("-t", "ul", "-r", "8000", "-c", "1")
@@ -75,7 +75,7 @@ TEST_SPEAKERS = (
 
 def check_sources() -> None:
     """DataError, naming the Debian packages to install, if a program or a recording is missing."""
-    packages = {program for program in ("espeak-ng", "sox") if shutil.which(program) is None}
+    packages = {program for program in ("espeak-ng", "flite", "sox") if shutil.which(program) is None}
     for speaker in (*VALIDATION_SPEAKERS, *TEST_SPEAKERS):
         if not all(Path(speaker.files.format(digit)).is_file() for digit in range(10)):
             packages.add(speaker.package)
@@ -96,14 +96,36 @@ def _run(command: list[str]) -> bytes:
         raise DataError(f"{' '.join(command)} gave no answer within 60 s") from error
 
 
-def speak(voice: str, speed: int, pitch: int, word: str) -> Clip:
-    """espeak-ng's `voice` (accent+variant) saying `word`; `speed` in words a minute, `pitch` 0 to 99."""
+@dataclass(frozen=True)
+class Utterance:
+    """One word by a synthetic voice: its name, and the command that writes it to stdout as a WAV stream."""
+
+    speaker: str
+    command: tuple[str, ...]
+
+
+def espeak(voice: str, speed: int, pitch: int, word: str) -> Utterance:
+    """espeak-ng's `voice` (accent+variant); `speed` in words a minute, `pitch` 0 to 99."""
+    return Utterance(
+        f"espeak {voice}", ("espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", word)
+    )
+
+
+def flite(voice: str, stretch: float, pitch: int, word: str) -> Utterance:
+    """flite's `voice`, `stretch` times as slow as it is recorded, at a mean pitch of `pitch` Hz."""
+    settings = ("--setf", f"duration_stretch={stretch:.2f}", "--setf", f"int_f0_target_mean={pitch}")
+    return Utterance(f"flite {voice}", ("flite", "-voice", voice, "-t", word, *settings, "-o", "/dev/stdout"))
+
+
+def speak(utterance: Utterance) -> Clip:
+    """What the voice says."""
     from scipy.signal import resample_poly
 
-    stream = _run(["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", word])
-    # The header of a stream was written before its length was known: drop its 44 bytes, believe the rest.
+    stream = _run(list(utterance.command))
+    # The header of a stream was written before its length was known: take the rate from its 44 bytes and drop them.
+    rate = int.from_bytes(stream[24:28], "little") or SAMPLE_RATE
     clip = np.frombuffer(stream[44 : len(stream) - len(stream) % 2], dtype="<i2") / 32768.0
-    return _trim(resample_poly(clip, SAMPLE_RATE, _ESPEAK_RATE))
+    return _trim(resample_poly(clip, SAMPLE_RATE, rate) if len(clip) else clip)
 
 
 def recording(speaker: Speaker, digit: int) -> Clip:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 
 class ClassificationHead(nn.Module):
-    """ReLU, dropout and a linear layer: float32 [B, dim] -> logits float32 [B, classes]."""
+    """Dropout and a linear layer: float32 [B, dim] -> logits float32 [B, classes]."""
 
     def __init__(self, dim: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -33,7 +32,7 @@ class ClassificationHead(nn.Module):
         self.classifier = nn.Linear(dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(torch.relu(x)))
+        logits: Tensor = self.classifier(self.dropout(x))
         return logits
 
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from mmedge.data import av_digits
 from mmedge.data.av_digits import AvDigits, build
 from mmedge.data.folder import read_split
-from mmedge.data.voices import LABELS, TEST_SPEAKERS, VALIDATION_SPEAKERS, recording, speak
+from mmedge.data.voices import LABELS, TEST_SPEAKERS, VALIDATION_SPEAKERS, espeak, flite, recording, speak
 from mmedge.runtime.errors import DataError
 from mmedge.runtime.media import decode_audio
 
@@ -45,19 +45,19 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def test_every_row_can_be_read(made: AvDigits) -> None:
-    assert made.rows == {"train": 50, "validation": 1350, "test": 1080}
+    assert made.rows == {"train": 50, "validation": 2700, "test": 2160}
     for split, count in made.rows.items():
         found = read_split(made.path, split, ["image", "audio"], LABELS)
         assert len(found) == count
         assert {sample.label for sample in found} == set(LABELS)
 
 
-def test_no_image_and_no_speaker_is_in_two_splits(made: AvDigits) -> None:
+def test_no_speaker_is_in_two_splits_and_no_image_of_training_elsewhere(made: AvDigits) -> None:
     speakers = [{row["speaker"] for row in rows(made, split)} for split in made.rows]
     images = [{int(Path(row["image_file_name"]).name[:4]) for row in rows(made, split)} for split in made.rows]
-    for group in (speakers, images):
-        assert sum(map(len, group)) == len(set().union(*group))
-    assert all(speaker.startswith("espeak ") for speaker in speakers[0])
+    assert sum(map(len, speakers)) == len(set().union(*speakers))
+    assert not images[0] & (images[1] | images[2])
+    assert all(speaker.startswith(("espeak ", "flite ")) for speaker in speakers[0])
     assert len(speakers[1]) == 5
     assert len(speakers[2]) == 4
 
@@ -135,20 +135,21 @@ def test_nothing_is_left_behind_when_a_build_is_broken_off(tmp_path: Path) -> No
 
 def test_missing_programs_are_named_as_debian_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="apt-get install espeak-ng sox"):
+    with pytest.raises(DataError, match="apt-get install espeak-ng flite sox"):
         build(tmp_path / "digits")
 
 
 def test_the_readme_names_the_licence_of_every_package(made: AvDigits) -> None:
     lines = (made.path / "README.md").read_text(encoding="utf-8").splitlines()
-    for package in ("espeak-ng", *(speaker.package for speaker in (*VALIDATION_SPEAKERS, *TEST_SPEAKERS))):
+    for package in ("espeak-ng", "flite", *(speaker.package for speaker in (*VALIDATION_SPEAKERS, *TEST_SPEAKERS))):
         (licence,) = [line.split("|")[-2] for line in lines if line.startswith("|") and package in line.split("|")[2]]
         assert any(name in licence for name in ("CC-BY", "GPL", "BSD"))
 
 
 def test_silence_is_found_in_a_clip_of_zeros_and_not_in_speech() -> None:
-    assert len(speak("en-us+f1", 120, 50, "")) == 0
-    assert len(speak("en-us+f1", 120, 50, "seven")) > 2000
+    assert len(speak(espeak("en-us+f1", 120, 50, ""))) == 0
+    assert len(speak(espeak("en-us+f1", 120, 50, "seven"))) > 2000
+    assert len(speak(flite("slt", 1.2, 180, "seven"))) > 2000
     assert len(recording(VALIDATION_SPEAKERS[0], 7)) > 2000
 
 

@@ -43,8 +43,7 @@ def test_the_function_body_matches_torch_in_float64_for_every_presence_subset() 
     torch.manual_seed(0)
     fusion = GatedFusion([5, 3, 4], 6).double()
     xs = [torch.randn(2, n, dtype=torch.float64) for n in (5, 3, 4)]
-    parts = zip(xs, fusion.projections, fusion.norms, fusion.gates, strict=True)
-    tensors = [tensor for x, *modules in parts for tensor in (x, *(p for m in modules for p in m.parameters()))]
+    tensors = fusion.operands(xs, torch.ones(2, 3, dtype=torch.bool))[1:]
     names = [f"t{i}" for i in range(len(tensors))]
     double = onnx.TensorProto.DOUBLE
     graph = onnx.helper.make_graph(

@@ -110,7 +110,8 @@ def test_the_gated_fusion_is_the_formula_of_its_docstring() -> None:
         for m in range(2):
             z = xs[m] @ fusion.projections[m].weight.T + fusion.projections[m].bias
             h = (z - z.mean(1, keepdim=True)) / (z.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-            rows.append((torch.exp(h @ fusion.gates[m].weight.T + fusion.gates[m].bias), h))
+            h = h.clamp(min=0)
+            rows.append((torch.exp((h @ fusion.gates[m].weight.T + fusion.gates[m].bias) / 8**0.5), h))
         total = sum((score for (score, _), there in zip(rows, flags, strict=True) if there), torch.zeros(4, 1))
         for (score, h), there in zip(rows, flags, strict=True):
             if there:
