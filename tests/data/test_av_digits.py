@@ -161,7 +161,7 @@ def test_a_silent_clip_is_left_out_with_a_notice(tmp_path: Path, monkeypatch: py
     speaker = av_digits.Speaker("nobody", "en", "none", f"{silent}/{{}}.wav")
     monkeypatch.setattr(av_digits, "VALIDATION_SPEAKERS", (speaker, VALIDATION_SPEAKERS[0]))
     made = build(tmp_path / "digits", clips_per_word=1)
-    assert made.rows["validation"] == 270
+    assert made.rows["validation"] == 540
     assert [notice for notice in made.notices if "0.wav: the clip is silent" in notice]
 
 
