@@ -127,6 +127,8 @@ class TrainingRecipe(_Strict):
     """The loss is the mean over every subset of the modalities shown: modality dropout without the chance.
     Each encoder then learns from every sample, and fusion from all of them.
     """
+    threads: Positive = 1
+    """CPU threads of a step. Sums depend on their order, so another number gives another model of the same quality."""
     checkpoint_every: Positive = 200
     """Steps between checkpoints to resume from."""
 

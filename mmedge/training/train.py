@@ -96,7 +96,7 @@ def train(
         callbacks=[_Progress(report)],
     )
     trainer.remove_callback(PrinterCallback)
-    with _no_progress_bars():
+    with _no_progress_bars(), _threads(recipe.training.threads):
         trainer.train(resume_from_checkpoint=last)
         model.cpu().save_pretrained(output)
     record = recipe.model_copy(update={"data": recipe.data.resolve()})
@@ -114,6 +114,17 @@ def train(
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(checkpoints)
     return TrainResult(output, losses, scores, seconds)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """The same bits on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
