@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from mmedge.cli import cli
@@ -52,12 +53,13 @@ def test_a_target_that_does_not_exist_is_guessed(checkpoint: Path, tmp_path: Pat
     assert "did you mean 'tensorrt-rtx'?" in message
 
 
-def test_the_same_recipe_gives_the_same_metrics(
+def test_the_same_recipe_gives_the_same_metrics_on_any_number_of_threads(
     recipe_values: dict[str, Any], write_recipe: Callable[[Any], Path], tmp_path: Path
 ) -> None:
     recipe = write_recipe(recipe_values)
     runs = []
-    for name in ("first", "second"):
+    for name, threads in (("first", 1), ("second", 2)):
+        torch.set_num_threads(threads)
         mmedge("train", recipe, "-o", tmp_path / name)
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         runs.append({key: value for key, value in metrics.items() if key != "seconds"})
