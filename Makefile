@@ -82,7 +82,7 @@ test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain and under ASan
 	for kind in release asan; do \
 	  cmake --build build/$$kind && \
 	  MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
-	  MMEDGE_ONNXRUNTIME=$$($(BIN)/python -c 'from mmedge.runtime.library import find_onnxruntime as f; print(f())') \
+	  MMEDGE_ONNXRUNTIME=$$($(BIN)/python -c 'from mmedge.runtime.native import find_onnxruntime as f; print(f())') \
 	  ctest --test-dir build/$$kind --output-on-failure || exit 1; \
 	done
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.runtime.errors import InvalidArgument
-from mmedge.runtime.library import ffi, lib, struct
+from mmedge.runtime.native import ffi, lib, struct
 
 _MOST_CHANNELS = 8
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmedge.runtime.errors import BundleError
-from mmedge.runtime.library import check, lib, path_bytes
+from mmedge.runtime.native import check, lib, path_bytes
 
 
 class _Part(BaseModel):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.runtime.inputs import Audio, Image, from_c_tensor, input_shape, to_c_audio, to_c_image
-from mmedge.runtime.library import check, ffi, lib, struct, text
+from mmedge.runtime.native import check, ffi, lib, struct, text
 
 
 class Preprocessor:

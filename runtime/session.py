@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.inputs import from_c_tensor, present, to_c_audio, to_c_image, to_c_tensor
-from mmedge.runtime.library import check, ffi, find_onnxruntime, lib, path_bytes, struct, text
 from mmedge.runtime.manifest import Manifest
+from mmedge.runtime.native import check, ffi, find_onnxruntime, lib, path_bytes, struct, text
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import soundfile
 from PIL import Image
 
 from mmedge.runtime import Session
-from mmedge.runtime.library import find_onnxruntime
 from mmedge.runtime.media import decode_audio, decode_image
+from mmedge.runtime.native import find_onnxruntime
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "runtime" / "examples"

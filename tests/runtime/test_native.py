@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import mmedge.runtime
-from mmedge.runtime.library import lib, text
+from mmedge.runtime.native import lib, text
 
 HEADER = Path(__file__).parents[2] / "runtime" / "include" / "mmedge.h"
 
