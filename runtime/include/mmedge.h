@@ -52,7 +52,7 @@
 #include <stdint.h>
 
 #define MME_API_VERSION_MAJOR 0
-#define MME_API_VERSION_MINOR 1
+#define MME_API_VERSION_MINOR 2
 #define MME_API_VERSION ((MME_API_VERSION_MAJOR << 16) | MME_API_VERSION_MINOR)
 
 #if defined(__GNUC__)
@@ -100,13 +100,30 @@ MME_API const char* mme_version(void);
 /* ---- Inputs and results --------------------------------------------------------------------------------------- */
 
 typedef enum mme_image_format {
-  MME_IMAGE_RGB8 = 0,  /* 3 bytes a pixel, red first */
-  MME_IMAGE_BGR8 = 1,  /* 3 bytes a pixel, blue first */
-  MME_IMAGE_GREY8 = 2, /* 1 byte a pixel */
+  MME_IMAGE_RGB8 = 0,
+  MME_IMAGE_BGR8 = 1,
+  MME_IMAGE_GREY8 = 2,
+  MME_IMAGE_RGBA8 = 3, /* alpha is ignored, here and in BGRA8 */
+  MME_IMAGE_BGRA8 = 4,
+  MME_IMAGE_NV12 = 5,
+  MME_IMAGE_I420 = 6,
+  MME_IMAGE_YUYV = 7,
+  MME_IMAGE_UYVY = 8
 } mme_image_format;
 
-/* A frame in host memory. planes[0] holds `height` rows, strides[0] bytes apart; the formats of this version have one
- * plane. sizes[0] is the number of readable bytes at planes[0]. */
+/* What a YUV frame's numbers mean; RGB and grey formats ignore both. */
+typedef enum mme_color_matrix {
+  MME_COLOR_BT601 = 0, /* ITU-R BT.601: webcams, standard definition */
+  MME_COLOR_BT709 = 1  /* ITU-R BT.709: high definition */
+} mme_color_matrix;
+
+typedef enum mme_color_range {
+  MME_COLOR_LIMITED = 0, /* Y 16 to 235, U and V 16 to 240 */
+  MME_COLOR_FULL = 1     /* 0 to 255, as in JPEG */
+} mme_color_range;
+
+/* A frame in host memory. Row y of plane p starts at planes[p] + y * strides[p]; sizes[p] is the number of readable
+ * bytes at planes[p]. Odd widths and heights are allowed: chroma then has the rounded-up half. */
 typedef struct mme_image {
   size_t struct_size;
   int32_t format;   /* mme_image_format */
@@ -115,8 +132,14 @@ typedef struct mme_image {
   int32_t rotation; /* degrees clockwise that bring the frame upright: 0, 90, 180 or 270 */
   int32_t mirror;   /* not 0: then swap left and right, after the rotation */
   const void* planes[3];
-  size_t strides[3]; /* bytes from one row to the next */
-  size_t sizes[3];   /* bytes */
+  size_t strides[3];    /* bytes from one row to the next */
+  size_t sizes[3];      /* bytes */
+  int32_t color_matrix; /* mme_color_matrix; since 0.2, like all that follows */
+  int32_t color_range;  /* mme_color_range */
+  int32_t region_x;     /* the part of the upright frame to use, in its pixels; */
+  int32_t region_y;     /* width and height 0: all of it */
+  int32_t region_width;
+  int32_t region_height;
 } mme_image;
 
 typedef enum mme_audio_format {
@@ -134,7 +157,12 @@ typedef struct mme_audio {
   size_t frames; /* samples per channel */
 } mme_audio;
 
-typedef enum mme_data_type { MME_FLOAT32 = 0 } mme_data_type;
+typedef enum mme_data_type {
+  MME_FLOAT32 = 0,
+  MME_FLOAT16 = 1, /* IEEE 754 binary16 */
+  MME_UINT8 = 2,
+  MME_INT8 = 3
+} mme_data_type;
 
 /* A dense tensor in host memory, row-major. */
 typedef struct mme_tensor {
@@ -169,13 +197,15 @@ typedef struct mme_result {
   const int32_t* ranking; /* class indices, best first; equal scores by index */
   size_t output_count;    /* for mme_session_output */
   size_t timing_count;    /* for mme_session_timing */
+  size_t ranking_count;   /* length of ranking; since 0.2 */
 } mme_result;
 
-/* The duration of one stage of the last run, on the monotonic clock. */
+/* One stage of the last run, on the monotonic clock (CLOCK_MONOTONIC). */
 typedef struct mme_timing {
   size_t struct_size;
   const char* stage; /* "preprocess.NAME" per input, "engine", "postprocess", "total" */
   int64_t nanoseconds;
+  int64_t begin; /* when it began, nanoseconds of that clock; 0 for an absent input; since 0.2 */
 } mme_timing;
 
 /* ---- Model ---------------------------------------------------------------------------------------------------- */
@@ -187,6 +217,17 @@ typedef struct mme_model_options {
   const char* onnxruntime; /* path of libonnxruntime.so; NULL: MMEDGE_ONNXRUNTIME, then the Python package beside this
                               library, then the system's */
   int32_t threads;         /* threads inside one run; 0 means 1 */
+  const char* provider;    /* "cpu", "cuda" or "tensorrt"; NULL: "cpu". Another is never taken in its place: a graph
+                              that it cannot run whole is refused. Since 0.2, like all that follows */
+  int32_t device;          /* number of the GPU */
+  int32_t disable_arena;   /* not 0: give memory back after each run, slower, smaller */
+  int32_t allow_spinning;  /* not 0: idle threads spin for a while instead of sleeping, faster by microseconds, for a
+                              core's power */
+  int32_t keep_denormals;  /* not 0: compute with denormals as they are, many times slower where they appear */
+  const char* affinities;  /* processors for the threads after the caller's own, "1;2" or "1-2;3", as many as
+                              threads - 1; NULL: any */
+  const char* cache;       /* an existing directory for what the engine makes of the graph, for a faster next start;
+                              NULL: none. Files there are trusted as this program is: keep it private */
 } mme_model_options;
 
 typedef struct mme_model_info {
@@ -228,6 +269,7 @@ typedef struct mme_session mme_session;
 
 typedef struct mme_session_options {
   size_t struct_size;
+  size_t top_k; /* classes to rank; 0: all. Since 0.2 */
 } mme_session_options;
 
 /* Make a session: a model ready to run, with all its buffers. options may be NULL. The caller must destroy *session.
@@ -245,6 +287,19 @@ MME_API mme_status mme_session_set_image(mme_session* session, const char* input
 /* Preprocess a whole clip into input `input` for the next run.
  * MME_INVALID_HANDLE, MME_BUSY, MME_INVALID_ARGUMENT (unknown input, not audio), MME_BAD_INPUT. */
 MME_API mme_status mme_session_set_audio(mme_session* session, const char* input, const mme_audio* audio);
+
+/* Feed live samples to input `input`, whose preprocessing must ask for a fixed window ("samples"): work is done for the
+ * new hops only, and the next run sees the last window, silence before the first sample. All pushes must have one
+ * format, channel count and sample rate until mme_session_reset_audio. Every push, even of 0 frames, makes the input
+ * present for the next run. A stream has real neighbours where a clip has padding; with "center" it lags by n_fft / 2.
+ * Steps over a whole clip (dynamic_range_db, normalize) see the window. Since 0.2.
+ * MME_INVALID_HANDLE, MME_BUSY, MME_INVALID_ARGUMENT (unknown input, not audio, no window, another format than
+ * before), MME_BAD_INPUT (a NaN sample: nothing of this push is used). */
+MME_API mme_status mme_session_push_audio(mme_session* session, const char* input, const mme_audio* audio);
+
+/* Forget the samples pushed to input `input`: the next push begins a new stream. Since 0.2.
+ * MME_INVALID_HANDLE, MME_BUSY, MME_INVALID_ARGUMENT. */
+MME_API mme_status mme_session_reset_audio(mme_session* session, const char* input);
 
 /* Copy a ready tensor into input `input` for the next run; its shape must fit the input's.
  * MME_INVALID_HANDLE, MME_BUSY, MME_INVALID_ARGUMENT, MME_BAD_INPUT (NaN or infinity). */
@@ -289,6 +344,43 @@ MME_API mme_status mme_preprocessor_image(mme_preprocessor* preprocessor, const 
 /* Turn a whole clip into a tensor, owned by the preprocessor and valid until its next call.
  * MME_INVALID_HANDLE, MME_BUSY, MME_INVALID_ARGUMENT, MME_BAD_INPUT. */
 MME_API mme_status mme_preprocessor_audio(mme_preprocessor* preprocessor, const mme_audio* audio, mme_tensor* tensor);
+
+/* Feed samples of a stream; the tensor holds the frames they completed, float32 [rows, frames], frames possibly 0. The
+ * frames of all pushes and of mme_preprocessor_end_audio together equal those of the whole clip, to the bit. "samples"
+ * is not looked at. All pushes of one stream have one format, channel count and sample rate. Since 0.2.
+ * MME_INVALID_HANDLE, MME_BUSY, MME_INVALID_ARGUMENT (also: a step that needs the whole clip), MME_BAD_INPUT. */
+MME_API mme_status mme_preprocessor_push_audio(mme_preprocessor* preprocessor, const mme_audio* audio,
+                                               mme_tensor* tensor);
+
+/* End a stream: the tensor holds the frames that needed the clip's end. The next push begins a new stream. Since 0.2.
+ * MME_INVALID_HANDLE, MME_BUSY, MME_INVALID_ARGUMENT, MME_BAD_INPUT (the stream was too short for one frame). */
+MME_API mme_status mme_preprocessor_end_audio(mme_preprocessor* preprocessor, mme_tensor* tensor);
+
+/* ---- Search --------------------------------------------------------------------------------------------------- */
+
+typedef enum mme_metric {
+  MME_COSINE = 0,   /* largest first; a row or query of zeros scores 0 */
+  MME_DOT = 1,      /* largest first */
+  MME_EUCLIDEAN = 2 /* the distance itself, smallest first */
+} mme_metric;
+
+typedef struct mme_search {
+  size_t struct_size;
+  int32_t metric;    /* mme_metric */
+  int32_t data_type; /* of the gallery: MME_FLOAT32, MME_FLOAT16 or MME_INT8 */
+  const void* gallery;
+  size_t rows;
+  size_t dimension;
+  size_t row_stride; /* bytes from one row to the next; 0: packed */
+  float scale;       /* int8 rows stand for scale * value; 0 means 1. Other types ignore it */
+} mme_search;
+
+/* The k rows of a gallery [rows, dimension] nearest to `query`, float32 [dimension], best first, equal scores by row.
+ * Writes min(k, rows) entries to `indices` and `scores`, which hold k each, and that number to *found. Allocates
+ * nothing for k up to 1024. Any thread. Since 0.2. MME_INVALID_ARGUMENT, MME_BAD_INPUT (NaN or infinity in the query),
+ * MME_OUT_OF_MEMORY. */
+MME_API mme_status mme_similarity_top_k(const mme_search* search, const float* query, size_t k, int64_t* indices,
+                                        float* scores, size_t* found);
 
 /* [/binding] */
 

@@ -93,14 +93,22 @@ void write(Struct* out, Struct value) {
   *out = value;
 }
 
+int32_t data_type(ElementType type) {
+  switch (type) {
+    case ElementType::kFloat16:
+      return MME_FLOAT16;
+    case ElementType::kUint8:
+      return MME_UINT8;
+    case ElementType::kInt8:
+      return MME_INT8;
+    default:
+      return MME_FLOAT32;
+  }
+}
+
 mme_tensor describe(const Tensor& tensor) {
-  return {sizeof(mme_tensor),
-          "",
-          MME_FLOAT32,
-          tensor.values.data(),
-          tensor.values.size() * sizeof(float),
-          tensor.shape.size(),
-          tensor.shape.data()};
+  return {sizeof(mme_tensor),   "", data_type(tensor.type()), tensor.data(), tensor.bytes(), tensor.shape().size(),
+          tensor.shape().data()};
 }
 
 }  // namespace
@@ -292,8 +300,8 @@ mme_status mme_preprocessor_get_info(mme_preprocessor* preprocessor, mme_input_i
   return guarded([&] {
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
     check_out(info, "info");
-    write(info, {sizeof(mme_input_info), "", lease->preprocess->modality(), MME_FLOAT32, lease->shape.size(),
-                 lease->shape.data(), lease->parameters.c_str()});
+    write(info, {sizeof(mme_input_info), "", lease->preprocess->modality(), data_type(lease->preprocess->type()),
+                 lease->shape.size(), lease->shape.data(), lease->parameters.c_str()});
   });
 }
 
@@ -311,6 +319,24 @@ mme_status mme_preprocessor_audio(mme_preprocessor* preprocessor, const mme_audi
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
     check_out(tensor, "tensor");
     lease->preprocess->audio(read(audio, "audio"), lease->tensor);
+    write(tensor, describe(lease->tensor));
+  });
+}
+
+mme_status mme_preprocessor_push_audio(mme_preprocessor* preprocessor, const mme_audio* audio, mme_tensor* tensor) {
+  return guarded([&] {
+    const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
+    check_out(tensor, "tensor");
+    lease->preprocess->push_frames(read(audio, "audio"), lease->tensor);
+    write(tensor, describe(lease->tensor));
+  });
+}
+
+mme_status mme_preprocessor_end_audio(mme_preprocessor* preprocessor, mme_tensor* tensor) {
+  return guarded([&] {
+    const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
+    check_out(tensor, "tensor");
+    lease->preprocess->end_frames(lease->tensor);
     write(tensor, describe(lease->tensor));
   });
 }

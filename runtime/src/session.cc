@@ -16,19 +16,19 @@ int64_t now() {
       .count();
 }
 
-std::string text(const std::vector<int64_t>& shape) {
+std::string text(std::span<const int64_t> shape) {
   std::string result = "[";
   for (size_t i = 0; i < shape.size(); ++i) result += concat(i == 0 ? "" : ", ", shape[i]);
   return result + "]";
 }
 
 // Whether `shape` may stand where `declared` is asked for; -1 stands for any size.
-bool fits(const std::vector<int64_t>& shape, const std::vector<int64_t>& declared) {
+bool fits(std::span<const int64_t> shape, std::span<const int64_t> declared) {
   return std::equal(shape.begin(), shape.end(), declared.begin(), declared.end(),
                     [](int64_t size, int64_t wanted) { return wanted == -1 || size == wanted; });
 }
 
-std::vector<int64_t> batched(int64_t batch, const std::vector<int64_t>& shape) {
+std::vector<int64_t> batched(int64_t batch, std::span<const int64_t> shape) {
   std::vector<int64_t> result{batch};
   result.insert(result.end(), shape.begin(), shape.end());
   return result;
@@ -87,13 +87,13 @@ Session::Session(std::shared_ptr<const Model> model)
   outputs_.reserve(model_->output_ports().size());
   for (size_t i = 0; i < model_->output_ports().size(); ++i) {
     const std::vector<int64_t>& shape = model_->bundle().outputs[i].shape;
-    Output& output = outputs_.emplace_back(Output{{shape, {}}, model_->output_ports()[i]});
-    int64_t count = 1;
-    for (const int64_t size : shape) count *= size;
-    if (count < 1) fail(MME_BUNDLE_INVALID, "output shape ", text(shape), " varies; this version needs fixed outputs");
-    output.tensor.values.resize(static_cast<size_t>(count));
-    execution_->bind_output(output.port, {ElementType::kFloat32, output.tensor.values.data(),
-                                          output.tensor.values.size() * sizeof(float), batched(1, shape)});
+    if (std::any_of(shape.begin(), shape.end(), [](int64_t size) { return size < 1; })) {
+      fail(MME_BUNDLE_INVALID, "output shape ", text(shape), " varies; this version needs fixed outputs");
+    }
+    Output& output = outputs_.emplace_back(Output{Tensor(), model_->output_ports()[i]});
+    output.tensor.resize(ElementType::kFloat32, shape);
+    execution_->bind_output(output.port,
+                            {ElementType::kFloat32, output.tensor.data(), output.tensor.bytes(), batched(1, shape)});
   }
   scores_.resize(model_->bundle().labels.size());
   ranking_.resize(scores_.size());
@@ -160,8 +160,8 @@ void Session::set_tensor(const char* name, const mme_tensor& tensor) {
     for (size_t i = 0; i < count; ++i) {
       if (!std::isfinite(values[i])) fail(MME_BAD_INPUT, "element ", i, " is ", values[i], "; expected finite numbers");
     }
-    input.tensor.shape = shape;
-    input.tensor.values.assign(values, values + count);
+    input.tensor.resize(ElementType::kFloat32, shape);
+    std::copy(values, values + count, input.tensor.values<float>().begin());
   });
 }
 
@@ -176,17 +176,15 @@ void Session::bind_input(size_t index) {
   presence_[index] = input.state == State::kPresent;
   if (input.state == State::kAbsent) {
     // Zeros of the declared shape; the size of a dimension that varies does not matter, so keep the last one.
-    if (input.tensor.values.empty()) {
-      input.tensor.shape = model_->bundle().inputs[index].shape;
-      std::replace(input.tensor.shape.begin(), input.tensor.shape.end(), int64_t{-1}, int64_t{16});
-      input.tensor.values.resize(static_cast<size_t>(
-          std::accumulate(input.tensor.shape.begin(), input.tensor.shape.end(), int64_t{1}, std::multiplies<>())));
+    if (input.tensor.empty()) {
+      std::vector<int64_t> shape = model_->bundle().inputs[index].shape;
+      std::replace(shape.begin(), shape.end(), int64_t{-1}, int64_t{16});
+      input.tensor.resize(ElementType::kFloat32, shape);
     }
-    std::fill(input.tensor.values.begin(), input.tensor.values.end(), 0.0F);
+    std::memset(input.tensor.data(), 0, input.tensor.bytes());
   }
-  execution_->bind_input(model_->input_ports()[index],
-                         {ElementType::kFloat32, input.tensor.values.data(), input.tensor.values.size() * sizeof(float),
-                          batched(1, input.tensor.shape)});
+  execution_->bind_input(model_->input_ports()[index], {ElementType::kFloat32, input.tensor.data(),
+                                                        input.tensor.bytes(), batched(1, input.tensor.shape())});
 }
 
 void Session::run() {
@@ -223,7 +221,7 @@ void Session::run() {
 
 void Session::check_outputs() {
   for (size_t i = 0; i < outputs_.size(); ++i) {
-    for (const float value : outputs_[i].tensor.values) {
+    for (const float value : outputs_[i].tensor.values<float>()) {
       if (!std::isfinite(value)) {
         fail(MME_BAD_OUTPUT, "output \"", model_->bundle().outputs[i].name, "\" holds ", value,
              "; the model's weights or precision are at fault");
@@ -234,7 +232,7 @@ void Session::check_outputs() {
 
 // Softmax in float64 over the first output, then a ranking.
 void Session::classify() {
-  const std::vector<float>& logits = outputs_[0].tensor.values;
+  const auto logits = outputs_[0].tensor.values<float>();
   const double most = *std::max_element(logits.begin(), logits.end());
   double sum = 0.0;
   for (const float logit : logits) sum += std::exp(logit - most);
@@ -261,7 +259,8 @@ mme_result Session::result() const {
           scores_.data(),
           ranking_.data(),
           outputs_.size(),
-          timings_.size()};
+          timings_.size(),
+          ranking_.size()};
 }
 
 mme_tensor Session::output(size_t index) const {
@@ -270,9 +269,10 @@ mme_tensor Session::output(size_t index) const {
     fail(MME_INVALID_ARGUMENT, "there is no output ", index, "; the model has ", outputs_.size());
   }
   const Tensor& tensor = outputs_[index].tensor;
-  return {sizeof(mme_tensor),   model_->bundle().outputs[index].name.c_str(), MME_FLOAT32,
-          tensor.values.data(), tensor.values.size() * sizeof(float),         tensor.shape.size(),
-          tensor.shape.data()};
+  return {sizeof(mme_tensor),   model_->bundle().outputs[index].name.c_str(),
+          MME_FLOAT32,          tensor.data(),
+          tensor.bytes(),       tensor.shape().size(),
+          tensor.shape().data()};
 }
 
 mme_timing Session::timing(size_t index) const {
@@ -280,7 +280,7 @@ mme_timing Session::timing(size_t index) const {
   if (index >= timings_.size()) {
     fail(MME_INVALID_ARGUMENT, "there is no stage ", index, "; a run has ", timings_.size());
   }
-  return {sizeof(mme_timing), timings_[index].stage.c_str(), timings_[index].nanoseconds};
+  return {sizeof(mme_timing), timings_[index].stage.c_str(), timings_[index].nanoseconds, 0};
 }
 
 }  // namespace mmedge

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-namespace mmedge {
+#include "tensor.h"
 
-enum class ElementType { kFloat32, kBool, kOther };
+namespace mmedge {
 
 struct PortInfo {
   std::string name;

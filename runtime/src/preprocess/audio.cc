@@ -54,10 +54,9 @@ class AudioPreprocess : public Preprocess {
       fail(MME_BAD_INPUT, "audio: too short: ", samples_.size(), " samples at ", kernel_.spec().sample_rate,
            " Hz; expected at least ", kernel_.least_samples());
     }
-    const auto bands = static_cast<size_t>(kernel_.spec().n_mels);
-    output.shape = {static_cast<int64_t>(bands), static_cast<int64_t>(frames)};
-    output.values.resize(bands * frames);
-    kernel_.run(samples_, output.values.data());
+    const int64_t output_shape[] = {kernel_.spec().n_mels, static_cast<int64_t>(frames)};
+    output.resize(ElementType::kFloat32, output_shape);
+    kernel_.run(samples_, output.values<float>().data());
   }
 
  private:

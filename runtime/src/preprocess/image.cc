@@ -88,9 +88,8 @@ class ImagePreprocess : public Preprocess {
 
   void image(const mme_image& image, Tensor& output) override {
     const PixelView view = upright(image);
-    output.shape = shape();
-    output.values.resize(static_cast<size_t>(output.shape[0] * output.shape[1] * output.shape[2]));
-    kernel_.run(view, output.values.data());
+    output.resize(ElementType::kFloat32, shape());
+    kernel_.run(view, output.values<float>().data());
   }
 
  private:

@@ -67,6 +67,9 @@ class Parameters {
     return result;
   }
 
+  // Whether an optional key is there; ask before reading it.
+  bool has(const char* key) const { return object_.contains(key); }
+
   // To be called when every key was read.
   void finish() const {
     for (const auto& [key, value] : object_.items()) {

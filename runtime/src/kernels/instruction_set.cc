@@ -1,0 +1,45 @@
+#include "kernels/instruction_set.h"
+
+#include <hwy/targets.h>
+
+#include <cstdlib>
+#include <string_view>
+
+#include "error.h"
+
+namespace mmedge {
+namespace {
+
+struct Limit {
+  std::string_view name;
+  int64_t target;
+};
+
+// From the least to the best; in a target mask a better one is a lower bit.
+constexpr Limit kLimits[] = {{"ssse3", HWY_SSSE3}, {"sse4", HWY_SSE4},       {"avx2", HWY_AVX2},
+                             {"avx3", HWY_AVX3},   {"avx3_dl", HWY_AVX3_DL}, {"neon", HWY_NEON}};
+
+bool limit_from_environment() {
+  const char* wanted = std::getenv("MMEDGE_MAX_ISA");
+  if (wanted == nullptr || *wanted == '\0') return true;
+  for (const auto& [name, target] : kLimits) {
+    if (name != wanted) continue;
+    hwy::DisableTargets(target - 1);
+    return true;
+  }
+  fail(MME_INVALID_ARGUMENT, "MMEDGE_MAX_ISA is \"", wanted, "\"; expected ssse3, sse4, avx2, avx3, avx3_dl or neon");
+}
+
+}  // namespace
+
+void choose_instruction_set() {
+  static const bool chosen = limit_from_environment();
+  static_cast<void>(chosen);
+}
+
+const char* instruction_set() {
+  const int64_t targets = hwy::SupportedTargets();
+  return hwy::TargetName(targets & -targets);
+}
+
+}  // namespace mmedge

@@ -1,0 +1,81 @@
+// A dense tensor that owns its memory and keeps it when it shrinks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <span>
+
+namespace mmedge {
+
+enum class ElementType : uint8_t { kFloat32, kFloat16, kUint8, kInt8, kBool, kOther };
+
+constexpr size_t element_size(ElementType type) {
+  switch (type) {
+    case ElementType::kFloat32:
+      return 4;
+    case ElementType::kFloat16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+// Row-major, no batch dimension, 64-byte aligned. Shapes are short and kept in place: resizing to a size seen before
+// allocates nothing.
+class Tensor {
+ public:
+  static constexpr size_t kMostDimensions = 8;
+
+  explicit Tensor(ElementType type = ElementType::kFloat32) : type_(type) {}
+
+  ElementType type() const { return type_; }
+  std::span<const int64_t> shape() const { return {shape_, rank_}; }
+  size_t count() const { return count_; }
+  size_t bytes() const { return count_ * element_size(type_); }
+  bool empty() const { return count_ == 0; }
+
+  void* data() { return memory_.get(); }
+  const void* data() const { return memory_.get(); }
+  template <class Element>
+  std::span<Element> values() {
+    return {static_cast<Element*>(data()), count_};
+  }
+  template <class Element>
+  std::span<const Element> values() const {
+    return {static_cast<const Element*>(data()), count_};
+  }
+
+  // What was in it is kept only where the size stays the same.
+  void resize(ElementType type, std::span<const int64_t> shape) {
+    size_t count = 1;
+    rank_ = shape.size();  // at most kMostDimensions, by whoever checked the shape
+    for (size_t i = 0; i < rank_; ++i) {
+      shape_[i] = shape[i];
+      count *= static_cast<size_t>(shape[i]);
+    }
+    type_ = type;
+    count_ = count;
+    if (bytes() <= capacity_) return;
+    capacity_ = (bytes() + 63) / 64 * 64;
+    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, capacity_)));
+    if (memory_ == nullptr) {
+      capacity_ = count_ = 0;
+      throw std::bad_alloc();
+    }
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+
+  ElementType type_;
+  size_t rank_ = 0, count_ = 0, capacity_ = 0;
+  int64_t shape_[kMostDimensions] = {};
+  std::unique_ptr<std::byte, Free> memory_;
+};
+
+}  // namespace mmedge
