@@ -1,5 +1,6 @@
 // The C ABI. The only place where exceptions become a status and a message.
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <new>
 
@@ -62,53 +63,48 @@ void require(const Value* pointer, const char* name) {
   if (pointer == nullptr) fail(MME_INVALID_ARGUMENT, name, " is NULL");
 }
 
-// Structs grow at their end only, so an older caller's is a prefix of ours; of a newer caller's, the part unknown here
-// must be zero, or something it asks for would be ignored.
+// Structs grow at their end only. The size each had when it was first published: no caller has less.
 template <class Struct>
-Struct read(const Struct* given, const char* name) {
-  require(given, name);
-  const size_t size = given->struct_size;
-  if (size < sizeof(Struct) || size > sizeof(Struct) + 4096) {
-    fail(MME_INVALID_ARGUMENT, name, "->struct_size is ", size, "; expected ", sizeof(Struct));
-  }
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  if (std::any_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte != 0; })) {
-    fail(MME_INVALID_ARGUMENT, name, " sets fields this version of the library does not know; update mmedge");
-  }
-  return *given;
-}
+constexpr size_t kFirstSize = sizeof(Struct);
+template <>
+constexpr size_t kFirstSize<mme_image> = offsetof(mme_image, color_matrix);
+template <>
+constexpr size_t kFirstSize<mme_result> = offsetof(mme_result, ranking_count);
+template <>
+constexpr size_t kFirstSize<mme_timing> = offsetof(mme_timing, begin);
+template <>
+constexpr size_t kFirstSize<mme_model_options> = offsetof(mme_model_options, provider);
+template <>
+constexpr size_t kFirstSize<mme_session_options> = offsetof(mme_session_options, top_k);
 
 template <class Struct>
-void check_out(const Struct* given, const char* name) {
+void check_size(const Struct* given, const char* name) {
   require(given, name);
-  if (given->struct_size < sizeof(Struct)) {
+  if (given->struct_size < kFirstSize<Struct> || given->struct_size > sizeof(Struct) + 4096) {
     fail(MME_INVALID_ARGUMENT, name, "->struct_size is ", given->struct_size, "; expected ", sizeof(Struct));
   }
 }
 
-// Keeps the caller's own struct_size.
+// An older caller's struct is a prefix of ours; of a newer caller's, the part unknown here must be zero, or something
+// it asks for would be ignored.
+template <class Struct>
+Struct read(const Struct* given, const char* name) {
+  check_size(given, name);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  if (std::any_of(bytes + std::min(sizeof(Struct), given->struct_size), bytes + given->struct_size,
+                  [](unsigned char byte) { return byte != 0; })) {
+    fail(MME_INVALID_ARGUMENT, name, " sets fields this version of the library does not know; update mmedge");
+  }
+  Struct value{};
+  std::memcpy(&value, given, std::min(sizeof value, given->struct_size));
+  return value;
+}
+
+// Writes as much as the caller's version has room for, and keeps its struct_size.
 template <class Struct>
 void write(Struct* out, Struct value) {
   value.struct_size = out->struct_size;
-  *out = value;
-}
-
-int32_t data_type(ElementType type) {
-  switch (type) {
-    case ElementType::kFloat16:
-      return MME_FLOAT16;
-    case ElementType::kUint8:
-      return MME_UINT8;
-    case ElementType::kInt8:
-      return MME_INT8;
-    default:
-      return MME_FLOAT32;
-  }
-}
-
-mme_tensor describe(const Tensor& tensor) {
-  return {sizeof(mme_tensor),   "", data_type(tensor.type()), tensor.data(), tensor.bytes(), tensor.shape().size(),
-          tensor.shape().data()};
+  std::memcpy(out, &value, std::min(sizeof value, out->struct_size));
 }
 
 }  // namespace
@@ -161,11 +157,21 @@ mme_status mme_model_open(const char* path, const mme_model_options* options, mm
     if (given.threads < 0 || given.threads > 1024) {
       fail(MME_INVALID_ARGUMENT, "options->threads is ", given.threads, "; expected 0 to 1024");
     }
+    const auto text = [](const char* value) { return std::string(value ? value : ""); };
     Bundle bundle = open_bundle(path);
+    auto graph = load_onnxruntime(bundle.graph, {.library = text(given.onnxruntime),
+                                                 .provider = given.provider ? given.provider : "cpu",
+                                                 .device = given.device,
+                                                 .threads = std::max(given.threads, 1),
+                                                 .affinities = text(given.affinities),
+                                                 .arena = given.disable_arena == 0,
+                                                 .spinning = given.allow_spinning != 0,
+                                                 .flush_denormals = given.keep_denormals == 0,
+                                                 .cache = text(given.cache),
+                                                 .sha256 = bundle.graph_sha256,
+                                                 .precision = bundle.precision});
+    bundle.graph = {};
     try {
-      auto graph =
-          load_onnxruntime(bundle.graph, {given.onnxruntime ? given.onnxruntime : "", std::max(given.threads, 1)});
-      bundle.graph = {};
       *model = models().insert(std::make_shared<const Model>(std::move(bundle), std::move(graph)));
     } catch (const Error& error) {
       // What the manifest asks of its own preprocessing is the bundle's fault, not the caller's.
@@ -182,7 +188,7 @@ mme_status mme_model_close(mme_model* model) {
 mme_status mme_model_get_info(const mme_model* model, mme_model_info* info) {
   return guarded([&] {
     const auto lease = models().lease(model, Access::kShared);
-    check_out(info, "info");
+    check_size(info, "info");
     const Bundle& bundle = lease->bundle();
     write(info, {sizeof(mme_model_info), bundle.name.c_str(), bundle.task.c_str(), lease->graph().description().c_str(),
                  bundle.manifest.c_str(), bundle.inputs.size(), bundle.labels.size()});
@@ -192,14 +198,15 @@ mme_status mme_model_get_info(const mme_model* model, mme_model_info* info) {
 mme_status mme_model_get_input(const mme_model* model, size_t index, mme_input_info* info) {
   return guarded([&] {
     const auto lease = models().lease(model, Access::kShared);
-    check_out(info, "info");
+    check_size(info, "info");
     const auto& inputs = lease->bundle().inputs;
     if (index >= inputs.size()) {
       fail(MME_INVALID_ARGUMENT, "there is no input ", index, "; the model has ", inputs.size());
     }
     const BundleInput& input = inputs[index];
-    write(info, {sizeof(mme_input_info), input.name.c_str(), input.modality.c_str(), MME_FLOAT32, input.shape.size(),
-                 input.shape.data(), lease->preprocess_json()[index].c_str()});
+    write(info, {sizeof(mme_input_info), input.name.c_str(), input.modality.c_str(),
+                 to_data_type(lease->input_types()[index]), input.shape.size(), input.shape.data(),
+                 lease->preprocess_json()[index].c_str()});
   });
 }
 
@@ -218,9 +225,9 @@ mme_status mme_model_get_label(const mme_model* model, size_t index, const char*
 mme_status mme_session_create(const mme_model* model, const mme_session_options* options, mme_session** session) {
   return guarded([&] {
     require(session, "session");
-    if (options) read(options, "options");
+    const auto given = options ? read(options, "options") : mme_session_options{};
     const auto lease = models().lease(model, Access::kShared);
-    *session = sessions().insert(std::make_shared<Session>(lease.object()));
+    *session = sessions().insert(std::make_shared<Session>(lease.object(), given.top_k));
   });
 }
 
@@ -242,6 +249,17 @@ mme_status mme_session_set_audio(mme_session* session, const char* input, const 
   });
 }
 
+mme_status mme_session_push_audio(mme_session* session, const char* input, const mme_audio* audio) {
+  return guarded([&] {
+    const auto lease = sessions().lease(session, Access::kExclusive);
+    lease->push_audio(input, read(audio, "audio"));
+  });
+}
+
+mme_status mme_session_reset_audio(mme_session* session, const char* input) {
+  return guarded([&] { sessions().lease(session, Access::kExclusive)->reset_audio(input); });
+}
+
 mme_status mme_session_set_tensor(mme_session* session, const char* input, const mme_tensor* tensor) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
@@ -256,7 +274,7 @@ mme_status mme_session_set_absent(mme_session* session, const char* input) {
 mme_status mme_session_run(mme_session* session, mme_result* result) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
-    check_out(result, "result");
+    check_size(result, "result");
     lease->run();
     write(result, lease->result());
   });
@@ -265,7 +283,7 @@ mme_status mme_session_run(mme_session* session, mme_result* result) {
 mme_status mme_session_output(mme_session* session, size_t index, mme_tensor* output) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
-    check_out(output, "output");
+    check_size(output, "output");
     write(output, lease->output(index));
   });
 }
@@ -273,7 +291,7 @@ mme_status mme_session_output(mme_session* session, size_t index, mme_tensor* ou
 mme_status mme_session_timing(mme_session* session, size_t index, mme_timing* timing) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
-    check_out(timing, "timing");
+    check_size(timing, "timing");
     write(timing, lease->timing(index));
   });
 }
@@ -299,8 +317,8 @@ mme_status mme_preprocessor_destroy(mme_preprocessor* preprocessor) {
 mme_status mme_preprocessor_get_info(mme_preprocessor* preprocessor, mme_input_info* info) {
   return guarded([&] {
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
-    check_out(info, "info");
-    write(info, {sizeof(mme_input_info), "", lease->preprocess->modality(), data_type(lease->preprocess->type()),
+    check_size(info, "info");
+    write(info, {sizeof(mme_input_info), "", lease->preprocess->modality(), to_data_type(lease->preprocess->type()),
                  lease->shape.size(), lease->shape.data(), lease->parameters.c_str()});
   });
 }
@@ -308,36 +326,36 @@ mme_status mme_preprocessor_get_info(mme_preprocessor* preprocessor, mme_input_i
 mme_status mme_preprocessor_image(mme_preprocessor* preprocessor, const mme_image* image, mme_tensor* tensor) {
   return guarded([&] {
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
-    check_out(tensor, "tensor");
+    check_size(tensor, "tensor");
     lease->preprocess->image(read(image, "image"), lease->tensor);
-    write(tensor, describe(lease->tensor));
+    write(tensor, describe(lease->tensor, ""));
   });
 }
 
 mme_status mme_preprocessor_audio(mme_preprocessor* preprocessor, const mme_audio* audio, mme_tensor* tensor) {
   return guarded([&] {
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
-    check_out(tensor, "tensor");
+    check_size(tensor, "tensor");
     lease->preprocess->audio(read(audio, "audio"), lease->tensor);
-    write(tensor, describe(lease->tensor));
+    write(tensor, describe(lease->tensor, ""));
   });
 }
 
 mme_status mme_preprocessor_push_audio(mme_preprocessor* preprocessor, const mme_audio* audio, mme_tensor* tensor) {
   return guarded([&] {
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
-    check_out(tensor, "tensor");
+    check_size(tensor, "tensor");
     lease->preprocess->push_frames(read(audio, "audio"), lease->tensor);
-    write(tensor, describe(lease->tensor));
+    write(tensor, describe(lease->tensor, ""));
   });
 }
 
 mme_status mme_preprocessor_end_audio(mme_preprocessor* preprocessor, mme_tensor* tensor) {
   return guarded([&] {
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
-    check_out(tensor, "tensor");
+    check_size(tensor, "tensor");
     lease->preprocess->end_frames(lease->tensor);
-    write(tensor, describe(lease->tensor));
+    write(tensor, describe(lease->tensor, ""));
   });
 }
 

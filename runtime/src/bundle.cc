@@ -1,11 +1,9 @@
 #include "bundle.h"
 
-#include <mbedtls/md.h>
-
-#include <array>
 #include <fstream>
 
 #include "error.h"
+#include "sha256.h"
 
 namespace mmedge {
 namespace {
@@ -16,19 +14,6 @@ using nlohmann::json;
 constexpr int kSchemaVersion = 1;
 constexpr uintmax_t kMaxManifestBytes = 64u << 20;
 constexpr const char* kRemedy = "; export the bundle again or copy it anew";
-
-std::string sha256(const std::vector<uint8_t>& bytes) {
-  std::array<unsigned char, 32> digest{};
-  if (mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), bytes.data(), bytes.size(), digest.data()) != 0) {
-    fail(MME_INTERNAL, "SHA-256 is not available");
-  }
-  std::string text;
-  for (const unsigned char byte : digest) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
-  }
-  return text;
-}
 
 // Reads a file of the bundle, which may be neither absolute nor outside it, by name or through a link.
 std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& name, uintmax_t most) {
@@ -76,6 +61,7 @@ std::vector<int64_t> read_shape(const json& value) {
 
 void check_files(const fs::path& directory, const json& manifest, Bundle& bundle) {
   const auto graph = manifest.at("graphs").at(0).at("path").get<std::string>();
+  bundle.precision = manifest.at("graphs").at(0).at("precision").get<std::string>();
   const json& files = manifest.at("files");
   if (!files.contains(graph)) fail(MME_BUNDLE_INVALID, "graph \"", graph, "\" is not among the files");
   for (const auto& [name, expected] : files.items()) {
@@ -88,7 +74,10 @@ void check_files(const fs::path& directory, const json& manifest, Bundle& bundle
     if (found != expected.at("sha256").get<std::string>()) {
       fail(MME_BUNDLE_INVALID, "file \"", name, "\" does not match its SHA-256 (found ", found.substr(0, 12), "...)");
     }
-    if (name == graph) bundle.graph = std::move(bytes);
+    if (name == graph) {
+      bundle.graph = std::move(bytes);
+      bundle.graph_sha256 = found;
+    }
   }
 }
 
@@ -98,7 +87,7 @@ void read_manifest(const json& manifest, Bundle& bundle) {
   bundle.presence = manifest.at("presence").get<std::string>();
   for (const json& input : manifest.at("inputs")) {
     bundle.inputs.push_back({input.at("name").get<std::string>(), input.at("modality").get<std::string>(),
-                             read_shape(input.at("shape")), input.at("preprocess")});
+                             input.value("dtype", "float32"), read_shape(input.at("shape")), input.at("preprocess")});
   }
   for (const json& output : manifest.at("outputs")) {
     bundle.outputs.push_back({output.at("name").get<std::string>(), read_shape(output.at("shape"))});

@@ -13,6 +13,7 @@ namespace mmedge {
 struct BundleInput {
   std::string name;
   std::string modality;
+  std::string type;            // of its elements, such as "float32"
   std::vector<int64_t> shape;  // no batch dimension; -1 varies
   nlohmann::json preprocess;
 };
@@ -29,6 +30,8 @@ struct Bundle {
   std::vector<BundleInput> inputs;
   std::vector<BundleOutput> outputs;
   std::vector<std::string> labels;
+  std::string precision;  // of the graph, such as "fp32"
+  std::string graph_sha256;
   std::vector<uint8_t> graph;  // the verified bytes themselves, so nothing can change between check and use
   std::string manifest;
 };

@@ -28,23 +28,36 @@ bool fits(std::span<const int64_t> shape, std::span<const int64_t> declared) {
                     [](int64_t size, int64_t wanted) { return wanted == -1 || size == wanted; });
 }
 
-std::vector<int64_t> batched(int64_t batch, std::span<const int64_t> shape) {
-  std::vector<int64_t> result{batch};
-  result.insert(result.end(), shape.begin(), shape.end());
-  return result;
-}
-
 size_t find_port(const std::vector<PortInfo>& ports, const std::string& name, ElementType type,
-                 const std::vector<int64_t>& shape) {
+                 std::span<const int64_t> shape) {
+  std::vector<int64_t> batched{1};
+  batched.insert(batched.end(), shape.begin(), shape.end());
   for (size_t i = 0; i < ports.size(); ++i) {
     if (ports[i].name != name) continue;
-    if (ports[i].type != type || !fits(batched(1, shape), ports[i].shape)) {
-      fail(MME_BUNDLE_INVALID, "the graph's \"", name, "\" has shape ", text(ports[i].shape),
-           " or a type other than the manifest's; expected ", text(batched(-1, shape)));
+    if (ports[i].type != type || !fits(batched, ports[i].shape)) {
+      fail(MME_BUNDLE_INVALID, "the graph's \"", name, "\" is ", element_name(ports[i].type), " ", text(ports[i].shape),
+           "; the manifest and its preprocessing say ", element_name(type), " ", text(batched));
     }
     return i;
   }
   fail(MME_BUNDLE_INVALID, "the graph has no \"", name, "\", which the manifest names");
+}
+
+// The first element that is NaN or infinite, or `count`.
+size_t first_not_finite(ElementType type, const std::byte* bytes, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (type == ElementType::kFloat32) {
+      float value = 0.0F;
+      std::memcpy(&value, bytes + i * sizeof value, sizeof value);
+      if (!std::isfinite(value)) return i;
+    } else if (type == ElementType::kFloat16) {
+      constexpr uint16_t kExponent = 0x7c00;
+      uint16_t bits = 0;
+      std::memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
+      if ((bits & kExponent) == kExponent) return i;
+    }
+  }
+  return count;
 }
 
 }  // namespace
@@ -52,15 +65,18 @@ size_t find_port(const std::vector<PortInfo>& ports, const std::string& name, El
 Model::Model(Bundle bundle, std::unique_ptr<Graph> graph) : bundle_(std::move(bundle)), graph_(std::move(graph)) {
   for (const BundleInput& input : bundle_.inputs) {
     const auto preprocess = make_preprocess(input.preprocess);
-    if (preprocess->modality() != input.modality || preprocess->shape() != input.shape) {
+    const std::string type = element_name(preprocess->type());
+    if (preprocess->modality() != input.modality || preprocess->shape() != input.shape || type != input.type) {
       fail(MME_BUNDLE_INVALID, "input \"", input.name, "\" of modality ", input.modality, " is declared as ",
-           text(input.shape), " but its preprocessing makes ", preprocess->modality(), " ", text(preprocess->shape()));
+           input.type, " ", text(input.shape), " but its preprocessing makes ", preprocess->modality(), " of ", type,
+           " ", text(preprocess->shape()));
     }
-    input_ports_.push_back(find_port(graph_->inputs(), input.name, ElementType::kFloat32, input.shape));
+    input_types_.push_back(preprocess->type());
+    input_ports_.push_back(find_port(graph_->inputs(), input.name, preprocess->type(), input.shape));
     preprocess_json_.push_back(input.preprocess.dump());
   }
-  presence_port_ =
-      find_port(graph_->inputs(), bundle_.presence, ElementType::kBool, {static_cast<int64_t>(bundle_.inputs.size())});
+  const auto count = static_cast<int64_t>(bundle_.inputs.size());
+  presence_port_ = find_port(graph_->inputs(), bundle_.presence, ElementType::kBool, {&count, 1});
   for (const BundleOutput& output : bundle_.outputs) {
     output_ports_.push_back(find_port(graph_->outputs(), output.name, ElementType::kFloat32, output.shape));
   }
@@ -70,121 +86,147 @@ Model::Model(Bundle bundle, std::unique_ptr<Graph> graph) : bundle_(std::move(bu
   }
 }
 
-Session::Session(std::shared_ptr<const Model> model)
+Session::Session(std::shared_ptr<const Model> model, size_t top_k)
     : model_(std::move(model)),
       execution_(model_->graph().create_execution()),
       inputs_(model_->bundle().inputs.size()),
-      presence_(std::make_unique<bool[]>(inputs_.size())) {
+      presence_(ElementType::kBool) {
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const BundleInput& declared = model_->bundle().inputs[i];
     inputs_[i].preprocess = make_preprocess(declared.preprocess);
-    timings_.push_back({"preprocess." + declared.name, 0});
+    timings_.push_back({"preprocess." + declared.name});
   }
-  for (const char* stage : {"engine", "postprocess", "total"}) timings_.push_back({stage, 0});
-  execution_->bind_input(
-      model_->presence_port(),
-      {ElementType::kBool, presence_.get(), inputs_.size(), {1, static_cast<int64_t>(inputs_.size())}});
-  outputs_.reserve(model_->output_ports().size());
-  for (size_t i = 0; i < model_->output_ports().size(); ++i) {
+  for (const char* stage : {"engine", "postprocess", "total"}) timings_.push_back({stage});
+  const auto input_count = static_cast<int64_t>(inputs_.size());
+  presence_.resize(ElementType::kBool, {&input_count, 1});
+  execution_->bind_input(model_->presence_port(), presence_);
+  outputs_.resize(model_->output_ports().size());
+  for (size_t i = 0; i < outputs_.size(); ++i) {
     const std::vector<int64_t>& shape = model_->bundle().outputs[i].shape;
     if (std::any_of(shape.begin(), shape.end(), [](int64_t size) { return size < 1; })) {
       fail(MME_BUNDLE_INVALID, "output shape ", text(shape), " varies; this version needs fixed outputs");
     }
-    Output& output = outputs_.emplace_back(Output{Tensor(), model_->output_ports()[i]});
-    output.tensor.resize(ElementType::kFloat32, shape);
-    execution_->bind_output(output.port,
-                            {ElementType::kFloat32, output.tensor.data(), output.tensor.bytes(), batched(1, shape)});
+    outputs_[i].resize(ElementType::kFloat32, shape);
+    execution_->bind_output(model_->output_ports()[i], outputs_[i]);
   }
-  scores_.resize(model_->bundle().labels.size());
-  ranking_.resize(scores_.size());
+  const size_t classes = model_->bundle().labels.size();
+  if (top_k > classes) {
+    fail(MME_INVALID_ARGUMENT, "options->top_k is ", top_k, "; expected at most the model's ", classes, " classes");
+  }
+  scores_.resize(classes);
+  ranking_.resize(top_k ? top_k : classes);
 }
 
 size_t Session::find(const char* input) const {
   const auto& declared = model_->bundle().inputs;
   if (input == nullptr) fail(MME_INVALID_ARGUMENT, "the input's name is NULL");
-  std::string names;
   for (size_t i = 0; i < declared.size(); ++i) {
     if (declared[i].name == input) return i;
-    names += concat(i == 0 ? "" : ", ", declared[i].name);
   }
+  std::string names;
+  for (const BundleInput& known : declared) names += concat(names.empty() ? "" : ", ", known.name);
   fail(MME_INVALID_ARGUMENT, "the model has no input \"", input, "\"; it has ", names);
 }
 
 template <class Fill>
-void Session::set(const char* name, Fill fill) {
-  const size_t index = find(name);
-  Input& input = inputs_[index];
+void Session::set(const char* name, State state, Fill fill) {
+  Input& input = inputs_[find(name)];
+  // The pushes of one run count together.
+  const bool goes_on = state == State::kStreamed && input.state == State::kStreamed;
   input.state = State::kUnset;  // a failure must not leave half a tensor to run on
   const int64_t start = now();
   try {
-    fill(input, model_->bundle().inputs[index]);
+    fill(input);
   } catch (const Error& error) {
+    if (goes_on) input.state = State::kStreamed;  // nothing of a refused push was used
     fail(error.status(), "input \"", name, "\": ", error.what());
   }
-  input.nanoseconds = now() - start;
-  input.state = State::kPresent;
+  if (!goes_on) {
+    input.begin = start;
+    input.nanoseconds = 0;
+  }
+  input.nanoseconds += now() - start;
+  input.state = state;
 }
 
 void Session::set_image(const char* name, const mme_image& image) {
-  set(name, [&](Input& input, const BundleInput&) { input.preprocess->image(image, input.tensor); });
+  set(name, State::kPresent, [&](Input& input) { input.preprocess->image(image, input.tensor); });
 }
 
 void Session::set_audio(const char* name, const mme_audio& audio) {
-  set(name, [&](Input& input, const BundleInput&) { input.preprocess->audio(audio, input.tensor); });
+  set(name, State::kPresent, [&](Input& input) { input.preprocess->audio(audio, input.tensor); });
+}
+
+void Session::push_audio(const char* name, const mme_audio& audio) {
+  set(name, State::kStreamed, [&](Input& input) { input.preprocess->push_audio(audio); });
+}
+
+void Session::reset_audio(const char* name) {
+  Input& input = inputs_[find(name)];
+  input.preprocess->reset_audio();
+  if (input.state == State::kStreamed) input.state = State::kUnset;
 }
 
 void Session::set_tensor(const char* name, const mme_tensor& tensor) {
-  set(name, [&](Input& input, const BundleInput& declared) {
-    if (tensor.data_type != MME_FLOAT32) fail(MME_INVALID_ARGUMENT, "expected a float32 tensor");
+  const std::vector<int64_t>& declared = model_->bundle().inputs[find(name)].shape;
+  const ElementType type = model_->input_types()[find(name)];
+  set(name, State::kPresent, [&](Input& input) {
+    if (tensor.data_type != to_data_type(type)) {
+      fail(MME_INVALID_ARGUMENT, "found a tensor of type ", tensor.data_type, "; expected ", to_data_type(type), ", ",
+           element_name(type));
+    }
     if (tensor.data == nullptr || (tensor.rank > 0 && tensor.shape == nullptr)) {
       fail(MME_INVALID_ARGUMENT, "data or shape is NULL");
     }
-    if (tensor.rank != declared.shape.size()) {
-      fail(MME_INVALID_ARGUMENT, "found a tensor of rank ", tensor.rank, "; expected ", text(declared.shape));
+    if (tensor.rank != declared.size()) {
+      fail(MME_INVALID_ARGUMENT, "found a tensor of rank ", tensor.rank, "; expected ", text(declared));
     }
-    const std::vector<int64_t> shape(tensor.shape, tensor.shape + tensor.rank);
+    const std::span<const int64_t> shape(tensor.shape, tensor.rank);
     size_t count = 1;
     for (size_t i = 0; i < shape.size(); ++i) {
-      if (shape[i] < 1 || (declared.shape[i] != -1 && shape[i] != declared.shape[i]) ||
+      if (shape[i] < 1 || (declared[i] != -1 && shape[i] != declared[i]) ||
           count > tensor.size / static_cast<size_t>(shape[i])) {
         fail(MME_INVALID_ARGUMENT, "found a tensor of shape ", text(shape), " in ", tensor.size, " bytes; expected ",
-             text(declared.shape));
+             text(declared));
       }
       count *= static_cast<size_t>(shape[i]);
     }
-    if (tensor.size != count * sizeof(float)) {
+    if (tensor.size != count * element_size(type)) {
       fail(MME_INVALID_ARGUMENT, "the tensor's buffer holds ", tensor.size, " bytes; shape ", text(shape), " needs ",
-           count * sizeof(float));
+           count * element_size(type));
     }
-    const auto* values = static_cast<const float*>(tensor.data);
-    for (size_t i = 0; i < count; ++i) {
-      if (!std::isfinite(values[i])) fail(MME_BAD_INPUT, "element ", i, " is ", values[i], "; expected finite numbers");
+    const auto* bytes = static_cast<const std::byte*>(tensor.data);
+    if (const size_t wrong = first_not_finite(type, bytes, count); wrong < count) {
+      fail(MME_BAD_INPUT, "element ", wrong, " is not a finite number");
     }
-    input.tensor.resize(ElementType::kFloat32, shape);
-    std::copy(values, values + count, input.tensor.values<float>().begin());
+    input.tensor.resize(type, shape);
+    std::memcpy(input.tensor.data(), bytes, tensor.size);
   });
 }
 
 void Session::set_absent(const char* name) {
   Input& input = inputs_[find(name)];
   input.state = State::kAbsent;
-  input.nanoseconds = 0;
+  input.begin = input.nanoseconds = 0;
 }
 
 void Session::bind_input(size_t index) {
   Input& input = inputs_[index];
-  presence_[index] = input.state == State::kPresent;
-  if (input.state == State::kAbsent) {
+  presence_.values<bool>()[index] = input.state != State::kAbsent;
+  if (input.state == State::kStreamed) {
+    const int64_t start = now();
+    input.preprocess->window(input.tensor);
+    input.nanoseconds += now() - start;
+  } else if (input.state == State::kAbsent) {
     // Zeros of the declared shape; the size of a dimension that varies does not matter, so keep the last one.
     if (input.tensor.empty()) {
       std::vector<int64_t> shape = model_->bundle().inputs[index].shape;
       std::replace(shape.begin(), shape.end(), int64_t{-1}, int64_t{16});
-      input.tensor.resize(ElementType::kFloat32, shape);
+      input.tensor.resize(model_->input_types()[index], shape);
     }
     std::memset(input.tensor.data(), 0, input.tensor.bytes());
   }
-  execution_->bind_input(model_->input_ports()[index], {ElementType::kFloat32, input.tensor.data(),
-                                                        input.tensor.bytes(), batched(1, input.tensor.shape())});
+  execution_->bind_input(model_->input_ports()[index], input.tensor);
 }
 
 void Session::run() {
@@ -194,34 +236,43 @@ void Session::run() {
       fail(MME_NOT_READY, "input \"", model_->bundle().inputs[i].name,
            "\" was neither set nor marked absent since the last run");
     }
-    any = any || inputs_[i].state == State::kPresent;
+    any = any || inputs_[i].state != State::kAbsent;
   }
   if (!any) fail(MME_INVALID_ARGUMENT, "every input is absent; set at least one");
 
   has_result_ = false;
-  const int64_t start = now();
   for (size_t i = 0; i < inputs_.size(); ++i) bind_input(i);
   for (Input& input : inputs_) input.state = State::kUnset;
+  const int64_t start = now();
   execution_->run();
   const int64_t ran = now();
   check_outputs();
   classify();
   const int64_t end = now();
 
-  int64_t total = end - start;
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    timings_[i].nanoseconds = inputs_[i].nanoseconds;
-    total += inputs_[i].nanoseconds;
+  StageTime* stage = timings_.data();
+  StageTime total{{}, start, end - start};
+  for (const Input& input : inputs_) {
+    stage->begin = input.begin;
+    stage->nanoseconds = input.nanoseconds;
+    if (input.begin != 0) total.begin = std::min(total.begin, input.begin);
+    total.nanoseconds += input.nanoseconds;
+    ++stage;
   }
-  timings_[inputs_.size()].nanoseconds = ran - start;
-  timings_[inputs_.size() + 1].nanoseconds = end - ran;
-  timings_[inputs_.size() + 2].nanoseconds = total;
+  const auto record = [&](int64_t begin, int64_t nanoseconds) {
+    stage->begin = begin;
+    stage->nanoseconds = nanoseconds;
+    ++stage;
+  };
+  record(start, ran - start);
+  record(ran, end - ran);
+  record(total.begin, total.nanoseconds);
   has_result_ = true;
 }
 
 void Session::check_outputs() {
   for (size_t i = 0; i < outputs_.size(); ++i) {
-    for (const float value : outputs_[i].tensor.values<float>()) {
+    for (const float value : outputs_[i].values<float>()) {
       if (!std::isfinite(value)) {
         fail(MME_BAD_OUTPUT, "output \"", model_->bundle().outputs[i].name, "\" holds ", value,
              "; the model's weights or precision are at fault");
@@ -232,7 +283,7 @@ void Session::check_outputs() {
 
 // Softmax in float64 over the first output, then a ranking.
 void Session::classify() {
-  const auto logits = outputs_[0].tensor.values<float>();
+  const auto logits = outputs_[0].values<float>();
   const double most = *std::max_element(logits.begin(), logits.end());
   double sum = 0.0;
   for (const float logit : logits) sum += std::exp(logit - most);
@@ -268,11 +319,7 @@ mme_tensor Session::output(size_t index) const {
   if (index >= outputs_.size()) {
     fail(MME_INVALID_ARGUMENT, "there is no output ", index, "; the model has ", outputs_.size());
   }
-  const Tensor& tensor = outputs_[index].tensor;
-  return {sizeof(mme_tensor),   model_->bundle().outputs[index].name.c_str(),
-          MME_FLOAT32,          tensor.data(),
-          tensor.bytes(),       tensor.shape().size(),
-          tensor.shape().data()};
+  return describe(outputs_[index], model_->bundle().outputs[index].name.c_str());
 }
 
 mme_timing Session::timing(size_t index) const {
@@ -280,7 +327,7 @@ mme_timing Session::timing(size_t index) const {
   if (index >= timings_.size()) {
     fail(MME_INVALID_ARGUMENT, "there is no stage ", index, "; a run has ", timings_.size());
   }
-  return {sizeof(mme_timing), timings_[index].stage.c_str(), timings_[index].nanoseconds, 0};
+  return {sizeof(mme_timing), timings_[index].stage.c_str(), timings_[index].nanoseconds, timings_[index].begin};
 }
 
 }  // namespace mmedge

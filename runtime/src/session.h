@@ -20,6 +20,7 @@ class Model {
   const Graph& graph() const { return *graph_; }
   // Ports of the graph for bundle().inputs, for the presence mask, and for bundle().outputs.
   const std::vector<size_t>& input_ports() const { return input_ports_; }
+  const std::vector<ElementType>& input_types() const { return input_types_; }
   size_t presence_port() const { return presence_port_; }
   const std::vector<size_t>& output_ports() const { return output_ports_; }
   const std::vector<std::string>& preprocess_json() const { return preprocess_json_; }
@@ -28,21 +29,26 @@ class Model {
   Bundle bundle_;
   std::unique_ptr<Graph> graph_;
   std::vector<size_t> input_ports_, output_ports_;
+  std::vector<ElementType> input_types_;
   size_t presence_port_ = 0;
   std::vector<std::string> preprocess_json_;
 };
 
 struct StageTime {
   std::string stage;
-  int64_t nanoseconds;
+  int64_t begin = 0, nanoseconds = 0;
 };
 
+// Everything is made at creation, or when an input first has a size: later runs on inputs of the same sizes allocate
+// nothing and take no lock, but for what the engine does.
 class Session {
  public:
-  explicit Session(std::shared_ptr<const Model> model);
+  Session(std::shared_ptr<const Model> model, size_t top_k);
 
   void set_image(const char* input, const mme_image& image);
   void set_audio(const char* input, const mme_audio& audio);
+  void push_audio(const char* input, const mme_audio& audio);
+  void reset_audio(const char* input);
   void set_tensor(const char* input, const mme_tensor& tensor);
   void set_absent(const char* input);
   void run();
@@ -53,21 +59,17 @@ class Session {
   mme_timing timing(size_t index) const;
 
  private:
-  enum class State { kUnset, kPresent, kAbsent };
+  enum class State { kUnset, kPresent, kStreamed, kAbsent };
   struct Input {
     std::unique_ptr<Preprocess> preprocess;
     Tensor tensor;
     State state = State::kUnset;
-    int64_t nanoseconds = 0;
-  };
-  struct Output {
-    Tensor tensor;
-    size_t port;
+    int64_t begin = 0, nanoseconds = 0;  // of its preprocessing for the next run
   };
 
   size_t find(const char* input) const;
   template <class Fill>
-  void set(const char* input, Fill fill);
+  void set(const char* input, State state, Fill fill);
   void bind_input(size_t index);
   void check_outputs();
   void classify();
@@ -76,8 +78,8 @@ class Session {
   std::shared_ptr<const Model> model_;
   std::unique_ptr<Execution> execution_;
   std::vector<Input> inputs_;
-  std::vector<Output> outputs_;
-  std::unique_ptr<bool[]> presence_;
+  std::vector<Tensor> outputs_;
+  Tensor presence_;
   std::vector<float> scores_;
   std::vector<int32_t> ranking_;
   std::vector<StageTime> timings_;  // inputs in order, then engine, postprocess, total

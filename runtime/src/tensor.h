@@ -8,6 +8,8 @@
 #include <new>
 #include <span>
 
+#include "mmedge.h"
+
 namespace mmedge {
 
 enum class ElementType : uint8_t { kFloat32, kFloat16, kUint8, kInt8, kBool, kOther };
@@ -20,6 +22,38 @@ constexpr size_t element_size(ElementType type) {
       return 2;
     default:
       return 1;
+  }
+}
+
+// As the manifest names it.
+constexpr const char* element_name(ElementType type) {
+  switch (type) {
+    case ElementType::kFloat32:
+      return "float32";
+    case ElementType::kFloat16:
+      return "float16";
+    case ElementType::kUint8:
+      return "uint8";
+    case ElementType::kInt8:
+      return "int8";
+    case ElementType::kBool:
+      return "bool";
+    default:
+      return "another type";
+  }
+}
+
+// As the C ABI says it.
+constexpr int32_t to_data_type(ElementType type) {
+  switch (type) {
+    case ElementType::kFloat16:
+      return MME_FLOAT16;
+    case ElementType::kUint8:
+      return MME_UINT8;
+    case ElementType::kInt8:
+      return MME_INT8;
+    default:
+      return MME_FLOAT32;
   }
 }
 
@@ -77,5 +111,10 @@ class Tensor {
   int64_t shape_[kMostDimensions] = {};
   std::unique_ptr<std::byte, Free> memory_;
 };
+
+inline mme_tensor describe(const Tensor& tensor, const char* name) {
+  return {sizeof(mme_tensor),   name, to_data_type(tensor.type()), tensor.data(), tensor.bytes(), tensor.shape().size(),
+          tensor.shape().data()};
+}
 
 }  // namespace mmedge

@@ -17,21 +17,14 @@ struct PortInfo {
   std::vector<int64_t> shape;  // with the batch dimension; -1 varies
 };
 
-// A tensor somebody else owns.
-struct TensorView {
-  ElementType type;
-  void* data;
-  size_t size;  // bytes
-  std::vector<int64_t> shape;
-};
-
 // One caller's bound tensors. Used by one thread at a time.
 class Execution {
  public:
   virtual ~Execution() = default;
-  // The memory must stay where it is until it is bound anew.
-  virtual void bind_input(size_t index, const TensorView& view) = 0;
-  virtual void bind_output(size_t index, const TensorView& view) = 0;
+  // The port's shape is [1, *tensor.shape()]. The memory must stay where it is until it is bound anew; binding what is
+  // bound already costs nothing.
+  virtual void bind_input(size_t index, Tensor& tensor) = 0;
+  virtual void bind_output(size_t index, Tensor& tensor) = 0;
   // Throws MME_ENGINE_FAILED.
   virtual void run() = 0;
 };
@@ -48,11 +41,19 @@ class Graph {
 };
 
 struct OnnxRuntimeOptions {
-  std::string library;  // path of libonnxruntime.so; empty: look for it
+  std::string library;   // path of libonnxruntime.so; empty: look for it
+  std::string provider;  // "cpu", "cuda" or "tensorrt"
+  int device;
   int threads;
+  std::string affinities;  // as mme_model_options has it
+  bool arena, spinning, flush_denormals;
+  std::string cache;      // a directory; empty: none
+  std::string sha256;     // of the graph
+  std::string precision;  // of the graph, as the manifest has it
 };
 
-// Throws MME_ENGINE_UNAVAILABLE where no library from 1.23 on is found, MME_ENGINE_FAILED where it refuses the graph.
+// Throws MME_ENGINE_UNAVAILABLE where no library from 1.23 on is found or it lacks the provider, MME_ENGINE_FAILED
+// where it refuses the graph, MME_INVALID_ARGUMENT on an option that cannot be.
 std::unique_ptr<Graph> load_onnxruntime(std::span<const uint8_t> graph, const OnnxRuntimeOptions& options);
 
 }  // namespace mmedge

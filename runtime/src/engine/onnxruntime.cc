@@ -1,124 +1,35 @@
-// ONNX Runtime, opened with dlopen so that libmmedge installs beside any build of it.
-#include <dlfcn.h>
-#include <onnxruntime_c_api.h>
+// Graphs on ONNX Runtime's C API.
+#include <algorithm>
+#include <array>
 
-#include <atomic>
-#include <cstdlib>
-#include <filesystem>
-#include <mutex>
-
+#include "engine/cache.h"
 #include "engine/engine.h"
+#include "engine/onnxruntime_library.h"
 #include "error.h"
+#include "kernels/instruction_set.h"
 
 namespace mmedge {
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr int kApiVersion = 23;  // the first that custom operators and plug-in providers are safe on
-
-// Set when the process's exit handlers reach us. ONNX Runtime's own statics go right after, so from then on its
-// objects are left to the operating system.
-std::atomic<bool> exiting{false};
-
-struct Library {
-  const OrtApi* api;
-  OrtEnv* env;
-  std::string requested;  // what was asked for, and the file it was
-  std::string file;
-  std::string description;
+struct TypePair {
+  ElementType ours;
+  ONNXTensorElementDataType theirs;
 };
+constexpr TypePair kTypes[] = {{ElementType::kFloat32, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+                               {ElementType::kFloat16, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16},
+                               {ElementType::kUint8, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
+                               {ElementType::kInt8, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8},
+                               {ElementType::kBool, ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL}};
 
-// The Python package installed beside this library's own, as in SITE/mmedge/runtime and SITE/onnxruntime/capi.
-std::string beside_this_library() {
-  Dl_info self{};
-  if (dladdr(reinterpret_cast<void*>(&beside_this_library), &self) == 0 || self.dli_fname == nullptr) return {};
-  std::error_code error;
-  const fs::path site = fs::path(self.dli_fname).parent_path().parent_path().parent_path();
-  for (const auto& entry : fs::directory_iterator(site / "onnxruntime" / "capi", error)) {
-    if (entry.path().filename().string().starts_with("libonnxruntime.so")) return entry.path().string();
-  }
-  return {};
+ElementType from_onnx(ONNXTensorElementDataType type) {
+  const auto* found =
+      std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& pair) { return pair.theirs == type; });
+  return found == std::end(kTypes) ? ElementType::kOther : found->ours;
 }
 
-std::string choose_library(const std::string& requested) {
-  if (!requested.empty()) return requested;
-  if (const char* path = std::getenv("MMEDGE_ONNXRUNTIME"); path != nullptr && *path != '\0') return path;
-  const std::string found = beside_this_library();
-  return found.empty() ? "libonnxruntime.so.1" : found;
-}
-
-Library open_library(const std::string& requested) {
-  const std::string path = choose_library(requested);
-  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) {
-    fail(MME_ENGINE_UNAVAILABLE, "ONNX Runtime was not found: ", dlerror(),
-         "; install it (pip install onnxruntime) or set MMEDGE_ONNXRUNTIME to the path of libonnxruntime.so");
-  }
-  using GetApiBase = const OrtApiBase* (*)();
-  const auto get_api_base = reinterpret_cast<GetApiBase>(dlsym(handle, "OrtGetApiBase"));
-  if (get_api_base == nullptr) fail(MME_ENGINE_UNAVAILABLE, path, " is not ONNX Runtime: it has no OrtGetApiBase");
-  const OrtApiBase* base = get_api_base();
-  const std::string version = base->GetVersionString();
-  // An older library prints to stderr when asked for an interface it lacks, so look at its number first.
-  const bool old = version.starts_with("0.") ||
-                   (version.starts_with("1.") && std::strtol(version.c_str() + 2, nullptr, 10) < kApiVersion);
-  const OrtApi* api = old ? nullptr : base->GetApi(kApiVersion);
-  if (api == nullptr) {
-    fail(MME_ENGINE_UNAVAILABLE, "found ONNX Runtime ", version, " at ", path, "; mmedge needs 1.", kApiVersion,
-         " or newer (pip install -U onnxruntime)");
-  }
-  OrtEnv* env = nullptr;
-  if (const OrtStatus* status = api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "mmedge", &env)) {
-    fail(MME_ENGINE_UNAVAILABLE, "ONNX Runtime at ", path, " did not start: ", api->GetErrorMessage(status));
-  }
-  Dl_info where{};
-  const bool known = dladdr(reinterpret_cast<const void*>(get_api_base), &where) != 0;
-  const std::string file = fs::weakly_canonical(known ? where.dli_fname : path).string();
-  std::atexit([] { exiting.store(true); });
-  return {api, env, requested, file, concat("ONNX Runtime ", version, " (", file, ")")};
-}
-
-// One library a process: the first that is asked for and loads. It is never closed.
-const Library& library(const std::string& requested) {
-  static std::mutex mutex;
-  static const Library* opened = nullptr;
-  const std::scoped_lock lock(mutex);
-  if (opened == nullptr) {
-    opened = new Library(open_library(requested));
-  } else if (!requested.empty() && requested != opened->requested && fs::weakly_canonical(requested) != opened->file) {
-    fail(MME_ENGINE_UNAVAILABLE, "this process already runs ", opened->description, "; it cannot also load ",
-         requested);
-  }
-  return *opened;
-}
-
-void check(const OrtApi* api, OrtStatus* status, const char* doing) {
-  if (status == nullptr) return;
-  const std::string message = api->GetErrorMessage(status);
-  api->ReleaseStatus(status);
-  fail(MME_ENGINE_FAILED, "ONNX Runtime failed to ", doing, ": ", message);
-}
-
-template <class T>
-struct Release {
-  void (*release)(T*);
-  void operator()(T* object) const {
-    if (!exiting.load()) release(object);
-  }
-};
-template <class T>
-using Owned = std::unique_ptr<T, Release<T>>;
-
-ElementType element_type(ONNXTensorElementDataType type) {
-  switch (type) {
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
-      return ElementType::kFloat32;
-    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
-      return ElementType::kBool;
-    default:
-      return ElementType::kOther;
-  }
+ONNXTensorElementDataType to_onnx(ElementType type) {
+  const auto* found = std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& pair) { return pair.ours == type; });
+  return found->theirs;
 }
 
 class OnnxRuntimeExecution : public Execution {
@@ -129,63 +40,149 @@ class OnnxRuntimeExecution : public Execution {
     OrtMemoryInfo* memory = nullptr;
     check(api_, api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "describe host memory");
     memory_ = {memory, {api_->ReleaseMemoryInfo}};
-    for (const PortInfo& port : inputs) input_names_.push_back(port.name.c_str());
-    for (const PortInfo& port : outputs) output_names_.push_back(port.name.c_str());
-    for (size_t i = 0; i < inputs.size(); ++i) inputs_.emplace_back(nullptr, Release<OrtValue>{api_->ReleaseValue});
-    for (size_t i = 0; i < outputs.size(); ++i) outputs_.emplace_back(nullptr, Release<OrtValue>{api_->ReleaseValue});
-    raw_inputs_.resize(inputs.size());
-    raw_outputs_.resize(outputs.size());
+    OrtIoBinding* binding = nullptr;
+    check(api_, api_->CreateIoBinding(session_, &binding), "bind tensors");
+    binding_ = {binding, {api_->ReleaseIoBinding}};
+    for (const PortInfo& port : inputs) inputs_.emplace_back(api_, port.name.c_str());
+    for (const PortInfo& port : outputs) outputs_.emplace_back(api_, port.name.c_str());
   }
 
-  void bind_input(size_t index, const TensorView& view) override { bind(inputs_[index], raw_inputs_[index], view); }
-  void bind_output(size_t index, const TensorView& view) override { bind(outputs_[index], raw_outputs_[index], view); }
+  void bind_input(size_t index, Tensor& tensor) override {
+    Bound& bound = inputs_[index];
+    if (point_at(bound, tensor)) {
+      check(api_, api_->BindInput(binding_.get(), bound.name, bound.value.get()), "bind an input");
+    }
+  }
+
+  void bind_output(size_t index, Tensor& tensor) override {
+    Bound& bound = outputs_[index];
+    if (point_at(bound, tensor)) {
+      check(api_, api_->BindOutput(binding_.get(), bound.name, bound.value.get()), "bind an output");
+    }
+  }
 
   void run() override {
-    if (exiting.load()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot run any more");
-    check(api_,
-          api_->Run(session_, nullptr, input_names_.data(), raw_inputs_.data(), raw_inputs_.size(),
-                    output_names_.data(), raw_outputs_.size(), raw_outputs_.data()),
-          "run the graph");
+    if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot run any more");
+    check(api_, api_->RunWithBinding(session_, nullptr, binding_.get()), "run the graph");
   }
 
  private:
-  template <class Raw>
-  void bind(Owned<OrtValue>& owned, Raw& raw, const TensorView& view) {
-    const auto type =
-        view.type == ElementType::kBool ? ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  struct Bound {
+    Bound(const OrtApi* api, const char* port) : name(port), value(nullptr, {api->ReleaseValue}) {}
+
+    const char* name;
+    Owned<OrtValue> value;
+    const void* data = nullptr;
+    std::array<int64_t, Tensor::kMostDimensions + 1> shape{};  // with the batch dimension
+    size_t rank = 0;
+  };
+
+  // Whether `bound` had to change to hold `tensor`.
+  bool point_at(Bound& bound, Tensor& tensor) {
+    const auto shape = tensor.shape();
+    if (bound.value && bound.data == tensor.data() && bound.rank == shape.size() + 1 &&
+        std::equal(shape.begin(), shape.end(), bound.shape.begin() + 1)) {
+      return false;
+    }
+    bound.shape[0] = 1;
+    std::copy(shape.begin(), shape.end(), bound.shape.begin() + 1);
+    bound.rank = shape.size() + 1;
+    bound.data = tensor.data();
     OrtValue* value = nullptr;
     check(api_,
-          api_->CreateTensorWithDataAsOrtValue(memory_.get(), view.data, view.size, view.shape.data(),
-                                               view.shape.size(), type, &value),
-          "bind a tensor");
-    owned.reset(value);
-    raw = value;
+          api_->CreateTensorWithDataAsOrtValue(memory_.get(), tensor.data(), tensor.bytes(), bound.shape.data(),
+                                               bound.rank, to_onnx(tensor.type()), &value),
+          "describe a tensor");
+    bound.value.reset(value);
+    return true;
   }
 
   const OrtApi* api_;
   OrtSession* session_;
   Owned<OrtMemoryInfo> memory_;
-  std::vector<const char*> input_names_, output_names_;
-  std::vector<Owned<OrtValue>> inputs_, outputs_;
-  std::vector<const OrtValue*> raw_inputs_;
-  std::vector<OrtValue*> raw_outputs_;
+  Owned<OrtIoBinding> binding_;
+  std::vector<Bound> inputs_, outputs_;
+};
+
+void require_provider(const OnnxRuntimeLibrary& library, const std::string& name) {
+  char** providers = nullptr;
+  int count = 0;
+  check(library.api, library.api->GetAvailableProviders(&providers, &count), "list its providers");
+  const std::vector<std::string> found(providers, providers + count);
+  check(library.api, library.api->ReleaseAvailableProviders(providers, count), "list its providers");
+  if (std::find(found.begin(), found.end(), name) != found.end()) return;
+  std::string names;
+  for (const std::string& other : found) names += (names.empty() ? "" : ", ") + other;
+  fail(MME_ENGINE_UNAVAILABLE, library.description, " has no ", name, ", only ", names,
+       "; install a build that has it (pip install onnxruntime-gpu), or ask for provider \"cpu\"");
+}
+
+class SessionOptions {
+ public:
+  SessionOptions(const OnnxRuntimeLibrary& library, const OnnxRuntimeOptions& options)
+      : api_(library.api), options_(nullptr, {library.api->ReleaseSessionOptions}) {
+    OrtSessionOptions* made = nullptr;
+    check(api_, api_->CreateSessionOptions(&made), "make session options");
+    options_.reset(made);
+    check(api_, api_->SetIntraOpNumThreads(made, options.threads), "set the thread count");
+    check(api_, api_->SetInterOpNumThreads(made, 1), "set the thread count");
+    set("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
+    set("session.set_denormal_as_zero", options.flush_denormals ? "1" : "0");
+    if (!options.affinities.empty()) set("session.intra_op_thread_affinities", options.affinities.c_str());
+    if (!options.arena) {
+      check(api_, api_->DisableCpuMemArena(made), "leave out its arena");
+      check(api_, api_->DisableMemPattern(made), "leave out its memory plan");
+    }
+    if (options.provider != "cpu") append_provider(library, options);
+  }
+
+  OrtSessionOptions* get() const { return options_.get(); }
+  void set(const char* key, const char* value) {
+    check(api_, api_->AddSessionConfigEntry(options_.get(), key, value), key);
+  }
+
+ private:
+  void append_provider(const OnnxRuntimeLibrary& library, const OnnxRuntimeOptions& options) {
+    const std::string device = concat(options.device);
+    const char* key = "device_id";
+    const char* value = device.c_str();
+    // A node the provider lacks would otherwise run on the CPU, unsaid.
+    set("session.disable_cpu_ep_fallback", "1");
+    if (options.provider == "cuda") {
+      require_provider(library, "CUDAExecutionProvider");
+      OrtCUDAProviderOptionsV2* cuda = nullptr;
+      check(api_, api_->CreateCUDAProviderOptions(&cuda), "make CUDA options");
+      const Owned<OrtCUDAProviderOptionsV2> owned{cuda, {api_->ReleaseCUDAProviderOptions}};
+      check(api_, api_->UpdateCUDAProviderOptions(cuda, &key, &value, 1), "set CUDA options");
+      check(api_, api_->SessionOptionsAppendExecutionProvider_CUDA_V2(options_.get(), cuda), "start CUDA");
+    } else if (options.provider == "tensorrt") {
+      require_provider(library, "TensorrtExecutionProvider");
+      OrtTensorRTProviderOptionsV2* tensorrt = nullptr;
+      check(api_, api_->CreateTensorRTProviderOptions(&tensorrt), "make TensorRT options");
+      const Owned<OrtTensorRTProviderOptionsV2> owned{tensorrt, {api_->ReleaseTensorRTProviderOptions}};
+      check(api_, api_->UpdateTensorRTProviderOptions(tensorrt, &key, &value, 1), "set TensorRT options");
+      check(api_, api_->SessionOptionsAppendExecutionProvider_TensorRT_V2(options_.get(), tensorrt), "start TensorRT");
+    } else {
+      fail(MME_INVALID_ARGUMENT, "options->provider is \"", options.provider, "\"; expected cpu, cuda or tensorrt");
+    }
+  }
+
+  const OrtApi* api_;
+  Owned<OrtSessionOptions> options_;
 };
 
 class OnnxRuntimeGraph : public Graph {
  public:
-  OnnxRuntimeGraph(const Library& library, std::span<const uint8_t> bytes, int threads)
-      : api_(library.api), description_(library.description) {
-    if (exiting.load()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot load a graph any more");
-    OrtSessionOptions* raw_options = nullptr;
-    check(api_, api_->CreateSessionOptions(&raw_options), "make session options");
-    const Owned<OrtSessionOptions> options{raw_options, {api_->ReleaseSessionOptions}};
-    check(api_, api_->SetIntraOpNumThreads(raw_options, threads), "set the thread count");
-    check(api_, api_->SetInterOpNumThreads(raw_options, 1), "set the thread count");
-    check(api_, api_->AddSessionConfigEntry(raw_options, "session.set_denormal_as_zero", "1"), "flush denormals");
-    OrtSession* session = nullptr;
-    check(api_, api_->CreateSessionFromArray(library.env, bytes.data(), bytes.size(), raw_options, &session),
-          "load the graph");
-    session_ = {session, {api_->ReleaseSession}};
+  OnnxRuntimeGraph(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes, const OnnxRuntimeOptions& options)
+      : api_(library.api),
+        description_(concat(library.description, ", provider ", options.provider)),
+        session_(nullptr, {library.api->ReleaseSession}) {
+    if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot load a graph any more");
+    if (options.cache.empty()) {
+      create(library, bytes, SessionOptions(library, options));
+    } else {
+      create_cached(library, bytes, options);
+    }
     read_ports(api_->SessionGetInputCount, api_->SessionGetInputName, api_->SessionGetInputTypeInfo, inputs_);
     read_ports(api_->SessionGetOutputCount, api_->SessionGetOutputName, api_->SessionGetOutputTypeInfo, outputs_);
   }
@@ -199,6 +196,41 @@ class OnnxRuntimeGraph : public Graph {
   }
 
  private:
+  void create(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes, const SessionOptions& options) {
+    OrtSession* session = nullptr;
+    check(api_, api_->CreateSessionFromArray(library.env, bytes.data(), bytes.size(), options.get(), &session),
+          "load the graph");
+    session_.reset(session);
+  }
+
+  // The cache holds the optimised graph, or for TensorRT the compiled engine inside an EPContext node. Both are this
+  // machine's and this library's own.
+  void create_cached(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes,
+                     const OnnxRuntimeOptions& options) {
+    const GraphCache cache(options.cache,
+                           concat(options.sha256.substr(0, 32), "-", library.version, "-mmedge", MMEDGE_VERSION, "-",
+                                  options.provider, options.device, "-", instruction_set()));
+    if (const auto kept = cache.load()) {
+      SessionOptions warm(library, options);
+      check(api_, api_->SetSessionGraphOptimizationLevel(warm.get(), ORT_DISABLE_ALL), "set the optimisation level");
+      try {
+        return create(library, *kept, warm);
+      } catch (const Error&) {
+        // A driver or device may have changed under it: make it anew.
+      }
+    }
+    SessionOptions cold(library, options);
+    if (options.provider == "tensorrt") {
+      cold.set("ep.context_enable", "1");
+      cold.set("ep.context_embed_mode", "1");
+      cold.set("ep.context_file_path", cache.scratch().c_str());
+    } else {
+      check(api_, api_->SetOptimizedModelFilePath(cold.get(), cache.scratch().c_str()), "name the cached graph");
+    }
+    create(library, bytes, cold);
+    cache.keep();
+  }
+
   template <class Count, class Name, class Type>
   void read_ports(Count get_count, Name get_name, Type get_type, std::vector<PortInfo>& ports) {
     OrtAllocator* allocator = nullptr;
@@ -220,7 +252,7 @@ class OnnxRuntimeGraph : public Graph {
         size_t rank = 0;
         check(api_, api_->GetTensorElementType(tensor, &element), "describe its ports");
         check(api_, api_->GetDimensionsCount(tensor, &rank), "describe its ports");
-        port.type = element_type(element);
+        port.type = from_onnx(element);
         port.shape.resize(rank);
         check(api_, api_->GetDimensions(tensor, port.shape.data(), rank), "describe its ports");
       }
@@ -237,7 +269,7 @@ class OnnxRuntimeGraph : public Graph {
 }  // namespace
 
 std::unique_ptr<Graph> load_onnxruntime(std::span<const uint8_t> graph, const OnnxRuntimeOptions& options) {
-  return std::make_unique<OnnxRuntimeGraph>(library(options.library), graph, options.threads);
+  return std::make_unique<OnnxRuntimeGraph>(onnxruntime_library(options.library), graph, options);
 }
 
 }  // namespace mmedge

@@ -1,0 +1,95 @@
+#include "engine/onnxruntime_library.h"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+
+#include "error.h"
+
+namespace mmedge {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kApiVersion = 23;  // the first that custom operators and plug-in providers are safe on
+
+std::atomic<bool> exit_began{false};
+
+// The Python package installed beside this library's own, as in SITE/mmedge/runtime and SITE/onnxruntime/capi.
+std::string beside_this_library() {
+  Dl_info self{};
+  if (dladdr(reinterpret_cast<void*>(&beside_this_library), &self) == 0 || self.dli_fname == nullptr) return {};
+  std::error_code error;
+  const fs::path site = fs::path(self.dli_fname).parent_path().parent_path().parent_path();
+  for (const auto& entry : fs::directory_iterator(site / "onnxruntime" / "capi", error)) {
+    if (entry.path().filename().string().starts_with("libonnxruntime.so")) return entry.path().string();
+  }
+  return {};
+}
+
+std::string choose_library(const std::string& requested) {
+  if (!requested.empty()) return requested;
+  if (const char* path = std::getenv("MMEDGE_ONNXRUNTIME"); path != nullptr && *path != '\0') return path;
+  const std::string found = beside_this_library();
+  return found.empty() ? "libonnxruntime.so.1" : found;
+}
+
+OnnxRuntimeLibrary open_library(const std::string& requested) {
+  const std::string path = choose_library(requested);
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, "ONNX Runtime was not found: ", dlerror(),
+         "; install it (pip install onnxruntime) or set MMEDGE_ONNXRUNTIME to the path of libonnxruntime.so");
+  }
+  using GetApiBase = const OrtApiBase* (*)();
+  const auto get_api_base = reinterpret_cast<GetApiBase>(dlsym(handle, "OrtGetApiBase"));
+  if (get_api_base == nullptr) fail(MME_ENGINE_UNAVAILABLE, path, " is not ONNX Runtime: it has no OrtGetApiBase");
+  const OrtApiBase* base = get_api_base();
+  const std::string version = base->GetVersionString();
+  // An older library prints to stderr when asked for an interface it lacks, so look at its number first.
+  const bool old = version.starts_with("0.") ||
+                   (version.starts_with("1.") && std::strtol(version.c_str() + 2, nullptr, 10) < kApiVersion);
+  const OrtApi* api = old ? nullptr : base->GetApi(kApiVersion);
+  if (api == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, "found ONNX Runtime ", version, " at ", path, "; mmedge needs 1.", kApiVersion,
+         " or newer (pip install -U onnxruntime)");
+  }
+  OrtEnv* env = nullptr;
+  if (const OrtStatus* status = api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "mmedge", &env)) {
+    fail(MME_ENGINE_UNAVAILABLE, "ONNX Runtime at ", path, " did not start: ", api->GetErrorMessage(status));
+  }
+  Dl_info where{};
+  const bool known = dladdr(reinterpret_cast<const void*>(get_api_base), &where) != 0;
+  const std::string file = fs::weakly_canonical(known ? where.dli_fname : path).string();
+  std::atexit([] { exit_began.store(true); });
+  return {api, env, requested, file, version, concat("ONNX Runtime ", version, " (", file, ")")};
+}
+
+}  // namespace
+
+const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested) {
+  static std::mutex mutex;
+  static const OnnxRuntimeLibrary* opened = nullptr;
+  const std::scoped_lock lock(mutex);
+  if (opened == nullptr) {
+    opened = new OnnxRuntimeLibrary(open_library(requested));
+  } else if (!requested.empty() && requested != opened->requested && fs::weakly_canonical(requested) != opened->file) {
+    fail(MME_ENGINE_UNAVAILABLE, "this process already runs ", opened->description, "; it cannot also load ",
+         requested);
+  }
+  return *opened;
+}
+
+bool exiting() { return exit_began.load(); }
+
+void check(const OrtApi* api, OrtStatus* status, const char* doing) {
+  if (status == nullptr) return;
+  const std::string message = api->GetErrorMessage(status);
+  api->ReleaseStatus(status);
+  fail(MME_ENGINE_FAILED, "ONNX Runtime failed to ", doing, ": ", message);
+}
+
+}  // namespace mmedge

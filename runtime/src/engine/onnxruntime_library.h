@@ -1,0 +1,40 @@
+// ONNX Runtime, opened with dlopen so that libmmedge installs beside any build of it.
+#pragma once
+
+#include <onnxruntime_c_api.h>
+
+#include <memory>
+#include <string>
+
+namespace mmedge {
+
+struct OnnxRuntimeLibrary {
+  const OrtApi* api;
+  OrtEnv* env;
+  std::string requested;  // what was asked for, and the file it was
+  std::string file;
+  std::string version;
+  std::string description;
+};
+
+// One library a process: the first that is asked for and loads. It is never closed. Throws MME_ENGINE_UNAVAILABLE.
+const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested);
+
+// Whether the process's exit handlers have begun. ONNX Runtime's own statics go right after us, so from then on its
+// objects are left to the operating system.
+bool exiting();
+
+// Throws MME_ENGINE_FAILED.
+void check(const OrtApi* api, OrtStatus* status, const char* doing);
+
+template <class T>
+struct Release {
+  void (*release)(T*);
+  void operator()(T* object) const {
+    if (!exiting()) release(object);
+  }
+};
+template <class T>
+using Owned = std::unique_ptr<T, Release<T>>;
+
+}  // namespace mmedge
