@@ -51,10 +51,10 @@ size_t first_not_finite(ElementType type, const std::byte* bytes, size_t count) 
       std::memcpy(&value, bytes + i * sizeof value, sizeof value);
       if (!std::isfinite(value)) return i;
     } else if (type == ElementType::kFloat16) {
-      constexpr uint16_t kExponent = 0x7c00;
+      constexpr uint16_t exponent = 0x7c00;
       uint16_t bits = 0;
       std::memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
-      if ((bits & kExponent) == kExponent) return i;
+      if ((bits & exponent) == exponent) return i;
     }
   }
   return count;

@@ -1,18 +1,19 @@
 #include "sha256.h"
 
-#include <mbedtls/md.h>
+// The plain functions: what replaced them would link the whole provider machinery.
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
 
 #include <array>
-
-#include "error.h"
 
 namespace mmedge {
 
 std::string sha256(std::span<const uint8_t> bytes) {
-  std::array<unsigned char, 32> digest{};
-  if (mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), bytes.data(), bytes.size(), digest.data()) != 0) {
-    fail(MME_INTERNAL, "SHA-256 is not available");
-  }
+  std::array<unsigned char, SHA256_DIGEST_LENGTH> digest{};
+  SHA256_CTX context;
+  SHA256_Init(&context);
+  SHA256_Update(&context, bytes.data(), bytes.size());
+  SHA256_Final(digest.data(), &context);
   std::string text;
   for (const unsigned char byte : digest) {
     text += "0123456789abcdef"[byte >> 4];

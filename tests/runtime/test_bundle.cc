@@ -1,5 +1,6 @@
 // Opening bundles that are not as they were written.
-#include <mbedtls/md.h>
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
 #include <unistd.h>
 
 #include <array>
@@ -37,8 +38,10 @@ class BundleTest : public testing::Test {
     const std::string text = manifest.dump();
     write(folder / "manifest.json", text);
     std::array<unsigned char, 32> digest{};
-    mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), reinterpret_cast<const unsigned char*>(text.data()),
-               text.size(), digest.data());
+    SHA256_CTX context;
+    SHA256_Init(&context);
+    SHA256_Update(&context, text.data(), text.size());
+    SHA256_Final(digest.data(), &context);
     std::string line;
     for (const unsigned char byte : digest) {
       line += "0123456789abcdef"[byte >> 4];

@@ -1,13 +1,16 @@
 #include "engine/cache.h"
 
 #include <unistd.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
+#include <array>
 #include <atomic>
+#include <cstdio>
 #include <fstream>
 #include <iterator>
 
 #include "error.h"
-#include "sha256.h"
 
 namespace mmedge {
 namespace {
@@ -15,8 +18,20 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<uint8_t> read_file(const fs::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
+  std::error_code error;
+  const uintmax_t size = fs::file_size(path, error);
+  std::vector<uint8_t> bytes(error ? 0 : size);
+  std::ifstream(path, std::ios::binary).read(reinterpret_cast<char*>(bytes.data()), std::ssize(bytes));
+  return bytes;
+}
+
+// Against damage, not against attackers: whoever can write here could as well change the program. SHA-256 would take
+// longer than the cache saves.
+std::string checksum(const std::vector<uint8_t>& bytes) {
+  std::array<char, 17> text{};
+  std::snprintf(text.data(), text.size(), "%016llx",
+                static_cast<unsigned long long>(XXH3_64bits(bytes.data(), bytes.size())));
+  return text.data();
 }
 
 }  // namespace
@@ -43,7 +58,7 @@ std::vector<fs::path> GraphCache::entries() const {
 std::optional<std::vector<uint8_t>> GraphCache::load() const {
   for (const fs::path& entry : entries()) {
     std::vector<uint8_t> bytes = read_file(entry);
-    if (entry.filename().string() == concat(key_, "-", sha256(bytes), ".onnx")) return bytes;
+    if (entry.filename().string() == concat(key_, "-", checksum(bytes), ".onnx")) return bytes;
   }
   return std::nullopt;
 }
@@ -51,7 +66,7 @@ std::optional<std::vector<uint8_t>> GraphCache::load() const {
 void GraphCache::keep() const {
   std::error_code error;
   if (!fs::exists(scratch_, error)) return;
-  const fs::path kept = directory_ / concat(key_, "-", sha256(read_file(scratch_)), ".onnx");
+  const fs::path kept = directory_ / concat(key_, "-", checksum(read_file(scratch_)), ".onnx");
   for (const fs::path& entry : entries()) {
     if (entry != kept) fs::remove(entry, error);
   }

@@ -1,7 +1,7 @@
 // What an engine made of a graph, kept in a directory for the next start.
 //
-// One file per key, KEY-DIGEST.onnx, written beside its place and renamed; DIGEST is the SHA-256 of what it holds, so a
-// file cut short or changed is not taken. A key names everything that decides whether the file fits: see
+// One file per key, KEY-CHECKSUM.onnx, written beside its place and renamed; CHECKSUM is the XXH3 of what it holds, so
+// a file cut short or damaged is not taken. A key names everything that decides whether the file fits: see
 // onnxruntime.cc.
 #pragma once
 

@@ -4,6 +4,7 @@
 
 #include "engine/cache.h"
 #include "engine/engine.h"
+#include "engine/floating_point_mode.h"
 #include "engine/onnxruntime_library.h"
 #include "error.h"
 #include "kernels/instruction_set.h"
@@ -29,14 +30,14 @@ ElementType from_onnx(ONNXTensorElementDataType type) {
 
 ONNXTensorElementDataType to_onnx(ElementType type) {
   const auto* found = std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& pair) { return pair.ours == type; });
-  return found->theirs;
+  return found == std::end(kTypes) ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED : found->theirs;
 }
 
 class OnnxRuntimeExecution : public Execution {
  public:
-  OnnxRuntimeExecution(const OrtApi* api, OrtSession* session, const std::vector<PortInfo>& inputs,
-                       const std::vector<PortInfo>& outputs)
-      : api_(api), session_(session) {
+  OnnxRuntimeExecution(const OrtApi* api, OrtSession* session, bool flush_denormals,
+                       const std::vector<PortInfo>& inputs, const std::vector<PortInfo>& outputs)
+      : api_(api), session_(session), flush_denormals_(flush_denormals) {
     OrtMemoryInfo* memory = nullptr;
     check(api_, api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "describe host memory");
     memory_ = {memory, {api_->ReleaseMemoryInfo}};
@@ -63,6 +64,8 @@ class OnnxRuntimeExecution : public Execution {
 
   void run() override {
     if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot run any more");
+    // The engine's option reaches its own threads and the one the graph was loaded in, not every caller's.
+    const FloatingPointMode mode(flush_denormals_);
     check(api_, api_->RunWithBinding(session_, nullptr, binding_.get()), "run the graph");
   }
 
@@ -99,6 +102,7 @@ class OnnxRuntimeExecution : public Execution {
 
   const OrtApi* api_;
   OrtSession* session_;
+  bool flush_denormals_;
   Owned<OrtMemoryInfo> memory_;
   Owned<OrtIoBinding> binding_;
   std::vector<Bound> inputs_, outputs_;
@@ -176,7 +180,8 @@ class OnnxRuntimeGraph : public Graph {
   OnnxRuntimeGraph(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes, const OnnxRuntimeOptions& options)
       : api_(library.api),
         description_(concat(library.description, ", provider ", options.provider)),
-        session_(nullptr, {library.api->ReleaseSession}) {
+        session_(nullptr, {library.api->ReleaseSession}),
+        flush_denormals_(options.flush_denormals) {
     if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot load a graph any more");
     if (options.cache.empty()) {
       create(library, bytes, SessionOptions(library, options));
@@ -192,15 +197,30 @@ class OnnxRuntimeGraph : public Graph {
   const std::string& description() const override { return description_; }
 
   std::unique_ptr<Execution> create_execution() const override {
-    return std::make_unique<OnnxRuntimeExecution>(api_, session_.get(), inputs_, outputs_);
+    return std::make_unique<OnnxRuntimeExecution>(api_, session_.get(), flush_denormals_, inputs_, outputs_);
   }
 
  private:
   void create(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes, const SessionOptions& options) {
+    const FloatingPointMode mode(false);  // the engine would leave this thread's changed
     OrtSession* session = nullptr;
     check(api_, api_->CreateSessionFromArray(library.env, bytes.data(), bytes.size(), options.get(), &session),
           "load the graph");
     session_.reset(session);
+  }
+
+  // False where the cache has nothing that loads: a driver or a device may have changed under it.
+  bool create_from(const GraphCache& cache, const OnnxRuntimeLibrary& library, const OnnxRuntimeOptions& options) {
+    const auto kept = cache.load();
+    if (!kept) return false;
+    const SessionOptions warm(library, options);
+    check(api_, api_->SetSessionGraphOptimizationLevel(warm.get(), ORT_DISABLE_ALL), "set the optimisation level");
+    try {
+      create(library, *kept, warm);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
   }
 
   // The cache holds the optimised graph, or for TensorRT the compiled engine inside an EPContext node. Both are this
@@ -210,15 +230,7 @@ class OnnxRuntimeGraph : public Graph {
     const GraphCache cache(options.cache,
                            concat(options.sha256.substr(0, 32), "-", library.version, "-mmedge", MMEDGE_VERSION, "-",
                                   options.provider, options.device, "-", instruction_set()));
-    if (const auto kept = cache.load()) {
-      SessionOptions warm(library, options);
-      check(api_, api_->SetSessionGraphOptimizationLevel(warm.get(), ORT_DISABLE_ALL), "set the optimisation level");
-      try {
-        return create(library, *kept, warm);
-      } catch (const Error&) {
-        // A driver or device may have changed under it: make it anew.
-      }
-    }
+    if (create_from(cache, library, options)) return;
     SessionOptions cold(library, options);
     if (options.provider == "tensorrt") {
       cold.set("ep.context_enable", "1");
@@ -263,6 +275,7 @@ class OnnxRuntimeGraph : public Graph {
   const OrtApi* api_;
   std::string description_;
   Owned<OrtSession> session_;
+  bool flush_denormals_;
   std::vector<PortInfo> inputs_, outputs_;
 };
 
