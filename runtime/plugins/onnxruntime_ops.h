@@ -1,0 +1,28 @@
+// The operators of the ONNX domain "mmedge", version 1, as custom operators of ONNX Runtime, for the CPU:
+//
+//   GatedFusion   kernels/gated_fusion. Inputs: presence bool [B, M], then for each of the M modalities x [B, F_m],
+//                 weight [D, F_m], bias [D], norm_weight [D], norm_bias [D], gate_weight [1, D], gate_bias [1].
+//                 Attribute: epsilon, 1e-5 if not given. Output: y [B, D].
+//
+// For float32 graphs only: where an operator is registered, ONNX Runtime no longer looks at the function body a graph
+// carries, and refuses a graph that uses the operator with another type (INVALID_GRAPH). Register it for sessions that
+// run float32 graphs on the CPU, and leave others to the body.
+//
+// Weights that are constant in the graph are copied, rearranged, when a session is made: it takes their size more.
+// One session may run on many threads at once. A run whose shapes were seen before allocates nothing here.
+#pragma once
+
+#include <onnxruntime_c_api.h>
+
+#include "mmedge.h"
+
+namespace mmedge {
+
+// `api` must be of version 23 or newer. The operators stay registered with `options`, and with the sessions made from
+// them, for as long as those live. Throws Error (MME_ENGINE_FAILED, MME_INVALID_ARGUMENT).
+void register_mmedge_ops(const OrtApi* api, OrtSessionOptions* options);
+
+}  // namespace mmedge
+
+// For SessionOptions.register_custom_ops_library: what libmmedge_onnxruntime.so exports.
+extern "C" MME_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);

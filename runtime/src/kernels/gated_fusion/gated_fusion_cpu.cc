@@ -1,0 +1,304 @@
+#include <hwy/cache_control.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/gated_fusion/gated_fusion.h"
+#include "tensor.h"
+
+// Scalable vectors cannot stand in arrays, which the accumulators are.
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/gated_fusion/gated_fusion_cpu.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#ifndef MMEDGE_GATED_FUSION_ONCE
+#define MMEDGE_GATED_FUSION_ONCE
+namespace mmedge {
+namespace {
+
+// A packed weight is cut into panels of 64 output features and then, for the rest, of 16, the last padded with zeros;
+// a panel holds its 64 or 16 weights of input feature 0, then of 1, and so on.
+constexpr size_t kWidePanel = 64, kPanel = 16;
+
+size_t padded(size_t dimension) { return (dimension + kPanel - 1) / kPanel * kPanel; }
+
+size_t panel_width(size_t first_column, size_t columns) {
+  return columns - first_column >= kWidePanel ? kWidePanel : kPanel;
+}
+
+// Scratch of one row and modality: z, then h.
+struct Row {
+  const float* x;
+  float* z;
+};
+
+}  // namespace
+}  // namespace mmedge
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mmedge {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Floats = hn::CappedTag<float, kPanel>;
+using Vector = hn::Vec<Floats>;
+
+constexpr size_t kLanes = hn::MaxLanes(Floats());
+// Vectors of a block of four rows: as many accumulators as leave registers for the weights.
+constexpr size_t kBatchVectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 4 : 2;
+constexpr size_t kPrefetch = 1024;  // floats ahead of the weights in use
+
+// The first `count` of up to kLanes floats, then zeros; reads no further.
+HWY_INLINE Vector load_part(const float* from, size_t count) {
+  const Floats d;
+  if (count >= kLanes) return hn::LoadU(d, from);
+  HWY_ALIGN float part[kLanes] = {};
+  std::memcpy(part, from, count * sizeof(float));
+  return hn::Load(d, part);
+}
+
+// z = weight x for kRows rows and kVectors vectors of one panel's output features.
+template <size_t kRows, size_t kVectors>
+HWY_INLINE void multiply_block(const Row* rows, size_t features, const float* HWY_RESTRICT panel, size_t width,
+                               size_t column) {
+  // Enough independent sums to hide the latency of one.
+  constexpr size_t kSteps = kRows * kVectors >= 8 ? 1 : 8 / (kRows * kVectors);
+  const Floats d;
+  Vector sums[kSteps][kRows][kVectors];
+  for (auto& step : sums) {
+    for (auto& row : step) {
+      for (Vector& sum : row) sum = hn::Zero(d);
+    }
+  }
+  const auto add = [&](size_t step, size_t feature) HWY_ATTR {
+    const float* HWY_RESTRICT weights = panel + feature * width;
+    if constexpr (kRows == 1) {
+      for (size_t v = 0; v < kVectors; v += 16 / kLanes) hwy::Prefetch(weights + kPrefetch + v * kLanes);
+    }
+    for (size_t r = 0; r < kRows; ++r) {
+      const Vector x = hn::Set(d, rows[r].x[feature]);
+      for (size_t v = 0; v < kVectors; ++v) {
+        sums[step][r][v] = hn::MulAdd(x, hn::Load(d, weights + v * kLanes), sums[step][r][v]);
+      }
+    }
+  };
+  size_t feature = 0;
+  for (; feature + kSteps <= features; feature += kSteps) {
+    for (size_t step = 0; step < kSteps; ++step) add(step, feature + step);
+  }
+  if constexpr (kSteps > 1) {
+    for (; feature < features; ++feature) add(0, feature);
+  }
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t v = 0; v < kVectors; ++v) {
+      Vector sum = sums[0][r][v];
+      for (size_t step = 1; step < kSteps; ++step) sum = hn::Add(sum, sums[step][r][v]);
+      hn::Store(sum, d, rows[r].z + column + v * kLanes);
+    }
+  }
+}
+
+template <size_t kRows, size_t kVectors>
+HWY_INLINE void multiply_panel(const Row* rows, size_t features, const float* panel, size_t width, size_t column) {
+  for (size_t at = 0; at < width; at += kVectors * kLanes) {
+    multiply_block<kRows, kVectors>(rows, features, panel + at, width, column + at);
+  }
+}
+
+template <size_t kRows>
+HWY_NOINLINE void multiply_rows(const Row* rows, size_t features, const float* panel, size_t width, size_t column) {
+  constexpr size_t kWide = std::min(kRows == 1 ? 8 : kBatchVectors, kWidePanel / kLanes);
+  constexpr size_t kNarrow = std::min(kWide, kPanel / kLanes);
+  if (width == kWidePanel) {
+    multiply_panel<kRows, kWide>(rows, features, panel, width, column);
+  } else {
+    multiply_panel<kRows, kNarrow>(rows, features, panel, width, column);
+  }
+}
+
+void multiply_packed(const Row* rows, size_t count, size_t features, const float* packed, size_t columns) {
+  for (size_t column = 0; column < columns;) {
+    const size_t width = panel_width(column, columns);
+    size_t row = 0;
+    for (; row + 4 <= count; row += 4) multiply_rows<4>(rows + row, features, packed, width, column);
+    if (row + 2 <= count) {
+      multiply_rows<2>(rows + row, features, packed, width, column);
+      row += 2;
+    }
+    if (row < count) multiply_rows<1>(rows + row, features, packed, width, column);
+    packed += width * features;
+    column += width;
+  }
+}
+
+// Weights as they come, for graphs whose weights are computed: a dot product per output feature.
+void multiply_plain(const Row* rows, size_t count, size_t features, const float* weight, size_t dimension) {
+  const Floats d;
+  for (size_t r = 0; r < count; ++r) {
+    for (size_t column = 0; column < dimension; ++column) {
+      const float* weights = weight + column * features;
+      Vector even = hn::Zero(d), odd = hn::Zero(d);
+      size_t feature = 0;
+      for (; feature + 2 * kLanes <= features; feature += 2 * kLanes) {
+        const auto at = [&](size_t i) HWY_ATTR { return hn::LoadU(d, weights + i); };
+        even = hn::MulAdd(hn::LoadU(d, rows[r].x + feature), at(feature), even);
+        odd = hn::MulAdd(hn::LoadU(d, rows[r].x + feature + kLanes), at(feature + kLanes), odd);
+      }
+      for (; feature < features; feature += kLanes) {
+        const size_t left = features - feature;
+        even = hn::MulAdd(load_part(rows[r].x + feature, left), load_part(weights + feature, left), even);
+      }
+      rows[r].z[column] = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
+    }
+    std::fill(rows[r].z + dimension, rows[r].z + padded(dimension), 0.0F);
+  }
+}
+
+// Steps 2 to 4: z becomes h; returns the score. Past D, z is zero and h becomes zero.
+float normalize(const FusionModality& modality, size_t dimension, float epsilon, float* HWY_RESTRICT z) {
+  const Floats d;
+  const auto count = static_cast<float>(dimension);
+  // One loop for whole vectors and, with care, for the rest.
+  const auto each = [&](auto&& step) HWY_ATTR {
+    size_t i = 0;
+    for (; i + kLanes <= dimension; i += kLanes) step(i, kLanes);
+    if (i < dimension) step(i, dimension - i);
+  };
+  Vector sum = hn::Zero(d);
+  each([&](size_t i, size_t left) HWY_ATTR {
+    const Vector value = hn::Add(hn::Load(d, z + i), load_part(modality.bias + i, left));
+    hn::Store(value, d, z + i);
+    sum = hn::Add(sum, value);
+  });
+  const Vector mean = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, sum)) / count);
+  Vector squares = hn::Zero(d);
+  each([&](size_t i, size_t left) HWY_ATTR {
+    const Vector from_mean = hn::Sub(hn::Load(d, z + i), mean);
+    const Vector kept = left == kLanes ? from_mean : hn::IfThenElseZero(hn::FirstN(d, left), from_mean);
+    squares = hn::MulAdd(kept, kept, squares);
+  });
+  const float variance = hn::GetLane(hn::SumOfLanes(d, squares)) / count;
+  const Vector scale = hn::Set(d, 1.0F / std::sqrt(variance + epsilon));
+  Vector score = hn::Zero(d);
+  each([&](size_t i, size_t left) HWY_ATTR {
+    const Vector norm =
+        hn::Mul(hn::Mul(hn::Sub(hn::Load(d, z + i), mean), scale), load_part(modality.norm_weight + i, left));
+    // In this order a NaN stays one.
+    const Vector h = hn::Max(hn::Zero(d), hn::Add(norm, load_part(modality.norm_bias + i, left)));
+    hn::Store(h, d, z + i);
+    score = hn::MulAdd(h, load_part(modality.gate_weight + i, left), score);
+  });
+  return hn::GetLane(hn::SumOfLanes(d, score)) + *modality.gate_bias;
+}
+
+// Steps 5 and 6 for one row. `h` is [modalities, columns]; the scores become the softmax's numerators.
+void combine(const uint8_t* presence, float* scores, size_t modalities, const float* HWY_RESTRICT h, size_t columns,
+             size_t dimension, float* HWY_RESTRICT y) {
+  const Floats d;
+  bool any = false;
+  float most = 0.0F, sum = 0.0F;
+  for (size_t m = 0; m < modalities; ++m) {
+    if (presence[m] == 0) continue;
+    most = any ? std::max(most, scores[m]) : scores[m];
+    any = true;
+  }
+  for (size_t m = 0; m < modalities; ++m) {
+    if (presence[m] == 0) continue;
+    scores[m] = std::exp(scores[m] - most);
+    sum += scores[m];
+  }
+  for (size_t m = 0; m < modalities; ++m) {
+    if (presence[m] != 0) scores[m] /= sum;
+  }
+  for (size_t i = 0; i < dimension; i += kLanes) {
+    Vector mixed = hn::Zero(d);
+    for (size_t m = 0; m < modalities; ++m) {
+      if (presence[m] != 0) mixed = hn::MulAdd(hn::Set(d, scores[m]), hn::Load(d, h + m * columns + i), mixed);
+    }
+    if (i + kLanes <= dimension) {
+      hn::StoreU(mixed, d, y + i);
+    } else {
+      HWY_ALIGN float part[kLanes];
+      hn::Store(mixed, d, part);
+      std::memcpy(y + i, part, (dimension - i) * sizeof(float));
+    }
+  }
+}
+
+void run(const Fusion& fusion, size_t first, size_t last, float* scratch) {
+  const size_t modalities = fusion.modalities.size(), columns = padded(fusion.dimension);
+  float* const scores = scratch + kFusionChunk * modalities * columns;
+  const uint8_t* const presence = fusion.presence + first * modalities;
+  const size_t count = last - first;
+  for (size_t m = 0; m < modalities; ++m) {
+    const FusionModality& modality = fusion.modalities[m];
+    Row rows[kFusionChunk];
+    size_t present = 0;
+    for (size_t r = 0; r < count; ++r) {
+      if (presence[r * modalities + m] == 0) continue;
+      rows[present++] = {modality.x + (first + r) * modality.features, scratch + (r * modalities + m) * columns};
+    }
+    if (modality.packed != nullptr) {
+      multiply_packed(rows, present, modality.features, modality.packed, columns);
+    } else {
+      multiply_plain(rows, present, modality.features, modality.weight, fusion.dimension);
+    }
+    for (size_t r = 0; r < count; ++r) {
+      if (presence[r * modalities + m] == 0) continue;
+      scores[r * modalities + m] =
+          normalize(modality, fusion.dimension, fusion.epsilon, scratch + (r * modalities + m) * columns);
+    }
+  }
+  for (size_t r = 0; r < count; ++r) {
+    combine(presence + r * modalities, scores + r * modalities, modalities, scratch + r * modalities * columns, columns,
+            fusion.dimension, fusion.y + (first + r) * fusion.dimension);
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace mmedge
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mmedge {
+namespace {
+
+HWY_EXPORT(run);
+
+}  // namespace
+
+size_t packed_fusion_weight_size(size_t dimension, size_t features) { return padded(dimension) * features; }
+
+void pack_fusion_weight(const float* weight, size_t dimension, size_t features, float* packed) {
+  const size_t columns = padded(dimension);
+  for (size_t column = 0; column < columns;) {
+    const size_t width = panel_width(column, columns);
+    for (size_t feature = 0; feature < features; ++feature) {
+      for (size_t i = column; i < column + width; ++i) {
+        *packed++ = i < dimension ? weight[i * features + feature] : 0.0F;
+      }
+    }
+    column += width;
+  }
+}
+
+void gated_fusion(const Fusion& fusion, size_t first, size_t last) {
+  // One thread computes one call at a time, so what belongs to the thread is safe however many share a session.
+  thread_local Tensor scratch;
+  const auto size = static_cast<int64_t>(kFusionChunk * fusion.modalities.size() * (padded(fusion.dimension) + 1));
+  scratch.resize(ElementType::kFloat32, {&size, 1});
+  auto* const floats = static_cast<float*>(scratch.data());
+  for (; first < last; first += kFusionChunk) {
+    HWY_DYNAMIC_DISPATCH(run)(fusion, first, std::min(last, first + kFusionChunk), floats);
+  }
+}
+
+}  // namespace mmedge
+#endif

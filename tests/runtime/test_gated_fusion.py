@@ -1,0 +1,232 @@
+"""The GatedFusion operator in plain ONNX Runtime, judged by the function body that ONNX Runtime inlines without it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mmedge.runtime
+from mmedge.export.functions import gated_fusion
+
+PLUGIN = next(
+    str(file) for folder in mmedge.runtime.__path__ if (file := Path(folder) / "libmmedge_onnxruntime.so").is_file()
+)
+PARAMETERS = ("weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate_bias")
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+def make_parameters(features: list[int], dim: int, seed: int = 0) -> Arrays:
+    rng = np.random.default_rng(seed)
+    arrays: Arrays = {}
+    for m, count in enumerate(features):
+        shapes = [(dim, count), (dim,), (dim,), (dim,), (1, dim), (1,)]
+        scales = [count**-0.5, 0.1, 0.3, 0.3, dim**-0.5, 0.1]
+        for name, shape, scale in zip(PARAMETERS, shapes, scales, strict=True):
+            arrays[f"{name}_{m}"] = (rng.normal(size=shape) * scale + (name == "norm_weight")).astype(np.float32)
+    return arrays
+
+
+def make_model(features: list[int], parameters: Arrays, constant: set[int]) -> bytes:
+    """A graph of one node; the parameters of the modalities in `constant` are initialisers, the others inputs."""
+    dim = len(parameters["bias_0"])
+    inputs = [onnx.helper.make_tensor_value_info("presence", onnx.TensorProto.BOOL, ["batch", len(features)])]
+    initializers, names = [], ["presence"]
+    for m, count in enumerate(features):
+        inputs.append(onnx.helper.make_tensor_value_info(f"x_{m}", onnx.TensorProto.FLOAT, ["batch", count]))
+        names += [f"x_{m}", *(f"{name}_{m}" for name in PARAMETERS)]
+        for name in PARAMETERS:
+            array = parameters[f"{name}_{m}"]
+            if m in constant:
+                initializers.append(onnx.numpy_helper.from_array(array, f"{name}_{m}"))
+            else:
+                info = onnx.helper.make_tensor_value_info(f"{name}_{m}", onnx.TensorProto.FLOAT, array.shape)
+                inputs.append(info)
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", dim])
+    node = onnx.helper.make_node("GatedFusion", names, ["y"], domain="mmedge", epsilon=1e-5)
+    graph = onnx.helper.make_graph([node], "fusion", inputs, [output], initializers)
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("mmedge", 1)]
+    body = gated_fusion(len(features), 18)
+    model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[body], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def make_session(model: bytes, fused: bool, threads: int = 1) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # refused shapes are asked for here
+    options.intra_op_num_threads = threads
+    if fused:
+        options.register_custom_ops_library(PLUGIN)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def make_inputs(features: list[int], presence: npt.NDArray[np.bool_], seed: int = 1) -> Arrays:
+    rng = np.random.default_rng(seed)
+    xs = {f"x_{m}": rng.normal(size=(len(presence), n)).astype(np.float32) for m, n in enumerate(features)}
+    return {"presence": presence, **xs}
+
+
+def run(session: onnxruntime.InferenceSession, feeds: Arrays) -> npt.NDArray[np.float32]:
+    wanted = {port.name for port in session.get_inputs()}
+    (found,) = session.run(None, {name: array for name, array in feeds.items() if name in wanted})
+    return np.asarray(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_operator_computes_what_its_function_body_does(data: st.DataObject) -> None:
+    features = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=5), label="features")
+    dim = data.draw(st.integers(2, 200), label="dim")
+    batch = data.draw(st.integers(1, 9), label="batch")
+    constant = {m for m in range(len(features)) if data.draw(st.booleans(), label=f"constant {m}")}
+    flags = st.lists(st.booleans(), min_size=batch * len(features), max_size=batch * len(features))
+    presence = np.array(data.draw(flags, label="presence")).reshape(batch, len(features))
+    parameters = make_parameters(features, dim, seed=dim)
+    model = make_model(features, parameters, constant)
+    feeds = parameters | make_inputs(features, presence)
+    expected = run(make_session(model, fused=False), feeds)
+    # With the smallest D a layer norm is a step function: where a difference is next to nothing, rounding decides.
+    np.testing.assert_allclose(run(make_session(model, fused=True), feeds), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("constant", [{0, 1, 2}, set(), {1}], ids=["constant", "computed", "mixed"])
+def test_every_subset_of_modalities_in_one_batch_matches_the_body(constant: set[int]) -> None:
+    features, dim = [512, 256, 384], 256
+    presence = np.array(list(itertools.product((False, True), repeat=3)))
+    parameters = make_parameters(features, dim)
+    model = make_model(features, parameters, constant)
+    feeds = parameters | make_inputs(features, presence)
+    fused = make_session(model, fused=True)
+    found = run(fused, feeds)
+    np.testing.assert_allclose(found, run(make_session(model, fused=False), feeds), rtol=0, atol=1e-5)
+    assert not found[0].any()
+    for row in range(len(presence)):
+        one = {name: array[row : row + 1] for name, array in make_inputs(features, presence).items()}
+        np.testing.assert_allclose(run(fused, parameters | one)[0], found[row], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_batch_is_split_without_a_seam(threads: int) -> None:
+    features, dim, batch = [20, 33], 40, 101
+    presence = np.random.default_rng(2).random((batch, 2)) < 0.7
+    parameters = make_parameters(features, dim)
+    model = make_model(features, parameters, {0, 1})
+    feeds = make_inputs(features, presence)
+    expected = run(make_session(model, fused=False), feeds)
+    np.testing.assert_allclose(run(make_session(model, fused=True, threads=threads), feeds), expected, atol=1e-5)
+
+
+def test_an_empty_batch_gives_an_empty_output() -> None:
+    parameters = make_parameters([5, 4], 6)
+    session = make_session(make_model([5, 4], parameters, {0, 1}), fused=True)
+    assert run(session, make_inputs([5, 4], np.zeros((0, 2), bool))).shape == (0, 6)
+
+
+def test_what_an_absent_modality_holds_does_not_matter_and_a_nan_in_a_present_one_shows() -> None:
+    parameters = make_parameters([7, 5], 24)
+    session = make_session(make_model([7, 5], parameters, {0, 1}), fused=True)
+    feeds = make_inputs([7, 5], np.array([[True, False]]))
+    expected = run(session, feeds)
+    feeds["x_1"][:] = np.nan
+    np.testing.assert_array_equal(run(session, feeds), expected)
+    feeds["x_0"][0, 3] = np.nan
+    assert np.isnan(run(session, feeds)).all()
+
+
+def test_sixteen_modalities_and_scores_too_large_for_exp_are_fused() -> None:
+    features = list(range(1, 17))
+    parameters = make_parameters(features, 32)
+    for m in range(16):
+        parameters[f"gate_bias_{m}"] = np.array([200.0 * (m % 3)], np.float32)
+    model = make_model(features, parameters, set(range(16)))
+    feeds = make_inputs(features, np.random.default_rng(3).random((6, 16)) < 0.5)
+    expected = run(make_session(model, fused=False), feeds)
+    np.testing.assert_allclose(run(make_session(model, fused=True), feeds), expected, rtol=0, atol=1e-5)
+
+
+def test_threads_may_share_one_session() -> None:
+    features, dim = [64, 48], 100
+    parameters = make_parameters(features, dim)
+    session = make_session(make_model(features, parameters, {0}), fused=True)
+    rng = np.random.default_rng(4)
+    feeds = [
+        parameters | make_inputs(features, rng.random((batch, 2)) < 0.6, seed=batch) for batch in (1, 2, 3, 5, 40, 70)
+    ]
+    expected = [run(session, feed) for feed in feeds]
+    wrong: list[int] = []
+
+    def work(offset: int) -> None:
+        for i in range(120):
+            case = (i + offset) % len(feeds)
+            if not np.array_equal(run(session, feeds[case]), expected[case]):
+                wrong.append(case)
+
+    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_graph_is_one_node_whose_output_shape_is_inferred(tmp_path: Path) -> None:
+    parameters = make_parameters([5, 4], 6)
+    model = onnx.load_from_string(make_model([5, 4], parameters, {0, 1}))
+    # Without the body and the declared shape, only the operator itself can say what y is.
+    del model.functions[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    session = make_session(model.SerializeToString(), fused=True)
+    assert session.get_outputs()[0].shape == ["batch", 6]
+    assert run(session, make_inputs([5, 4], np.ones((2, 2), bool))).shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("bias_1", (7,), "input 10 holds 7 numbers"),
+        ("gate_bias_0", (2,), "input 7 holds 2 numbers"),
+        ("weight_0", (6, 5, 2), "x of modality 0 holds 10 numbers"),
+        ("bias_0", (0,), "a bias is empty"),
+    ],
+)
+@pytest.mark.parametrize("constant", [True, False])
+def test_parameters_of_another_size_are_refused(
+    name: str, shape: tuple[int, ...], message: str, constant: bool
+) -> None:
+    parameters = make_parameters([5, 4], 6)
+    parameters[name] = np.zeros(shape, np.float32)
+    feeds = parameters | make_inputs([5, 4], np.ones((2, 2), bool))
+    model = onnx.load_from_string(make_model([5, 4], make_parameters([5, 4], 6), set()))
+    del model.functions[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for port in model.graph.input:
+        port.type.tensor_type.ClearField("shape")
+    if constant:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(parameters[name], name))
+        for other in PARAMETERS:
+            for m in range(2):
+                if f"{other}_{m}" != name:
+                    array = onnx.numpy_helper.from_array(parameters[f"{other}_{m}"], f"{other}_{m}")
+                    model.graph.initializer.append(array)
+        kept = [port for port in model.graph.input if port.name.startswith(("presence", "x_"))]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+    with pytest.raises(Exception, match=message):
+        run(make_session(model.SerializeToString(), fused=True), feeds)
+
+
+def test_an_input_of_another_batch_is_refused() -> None:
+    parameters = make_parameters([5, 4], 6)
+    session = make_session(make_model([5, 4], parameters, {0, 1}), fused=True)
+    feeds = make_inputs([5, 4], np.ones((2, 2), bool))
+    feeds["x_1"] = feeds["x_1"][:1]
+    with pytest.raises(Exception, match="x of modality 1 holds 4 numbers"):
+        run(session, feeds)
