@@ -50,7 +50,7 @@ FloatInput floats(const OrtApi* api, const OrtValue* value) {
 }
 
 // ---- GatedFusion
-// ------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------
 
 // The seven inputs of modality m, in the order of the graph; x's is not looked at.
 FusionModality parameters(size_t m, size_t dimension, const FloatInput* inputs) {
@@ -283,7 +283,7 @@ Operator gated_fusion_operator(const OrtApi* api) {
 }
 
 // ---- The domain
-// -------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------------------
 
 struct Domain {
   explicit Domain(const OrtApi* api) : gated_fusion(gated_fusion_operator(api)) {

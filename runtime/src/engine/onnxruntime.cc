@@ -8,6 +8,7 @@
 #include "engine/onnxruntime_library.h"
 #include "error.h"
 #include "kernels/instruction_set.h"
+#include "onnxruntime_ops.h"
 
 namespace mmedge {
 namespace {
@@ -137,7 +138,11 @@ class SessionOptions {
       check(api_, api_->DisableCpuMemArena(made), "leave out its arena");
       check(api_, api_->DisableMemPattern(made), "leave out its memory plan");
     }
-    if (options.provider != "cpu") append_provider(library, options);
+    if (options.provider != "cpu") {
+      append_provider(library, options);
+    } else if (options.precision == "fp32") {
+      register_mmedge_ops(api_, made);
+    }
   }
 
   OrtSessionOptions* get() const { return options_.get(); }
