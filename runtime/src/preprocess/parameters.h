@@ -70,6 +70,15 @@ class Parameters {
   // Whether an optional key is there; ask before reading it.
   bool has(const char* key) const { return object_.contains(key); }
 
+  // Refuses a key that means nothing without `what`.
+  void only_with(const char* key, bool given, const char* what) const {
+    if (!given) fail(MME_INVALID_ARGUMENT, "preprocess: \"", key, "\" is only for ", what, "; leave it out");
+  }
+
+  [[noreturn]] void wrong(const char* key, const std::string& expected) const {
+    fail(MME_INVALID_ARGUMENT, "preprocess: \"", key, "\" is ", object_.at(key).dump(), "; expected ", expected);
+  }
+
   // To be called when every key was read.
   void finish() const {
     for (const auto& [key, value] : object_.items()) {
@@ -83,10 +92,6 @@ class Parameters {
     const auto found = object_.find(key);
     if (found == object_.end()) fail(MME_INVALID_ARGUMENT, "preprocess: key \"", key, "\" is missing");
     return *found;
-  }
-
-  [[noreturn]] void wrong(const char* key, const std::string& expected) const {
-    fail(MME_INVALID_ARGUMENT, "preprocess: \"", key, "\" is ", object_.at(key).dump(), "; expected ", expected);
   }
 
   const nlohmann::json& object_;

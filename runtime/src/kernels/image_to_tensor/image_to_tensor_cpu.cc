@@ -1,91 +1,269 @@
 #include <algorithm>
-#include <cmath>
+#include <cstring>
+#include <new>
 
+#include "error.h"
 #include "kernels/image_to_tensor/image_to_tensor.h"
 
-namespace mmedge {
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/image_to_tensor/image_to_tensor_cpu.cc"
+// Vectors are kept in arrays, which scalable ones cannot be.
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#include <hwy/foreach_target.h>
+// Must come after foreach_target.h.
+#include <hwy/highway.h>
 
-// The triangle filter and its support follow Pillow's documented antialiased resize.
-std::vector<ResizeTaps> bilinear_taps(int input, int output, bool antialias) {
-  const double scale = static_cast<double>(input) / output;
-  const double reach = antialias ? std::max(scale, 1.0) : 1.0;
-  std::vector<ResizeTaps> taps(static_cast<size_t>(output));
-  for (int i = 0; i < output; ++i) {
-    const double centre = (i + 0.5) * scale;
-    const int first = std::max(static_cast<int>(centre - reach + 0.5), 0);
-    const int last = std::min(static_cast<int>(centre + reach + 0.5), input);
-    std::vector<double> weights;
-    double sum = 0.0;
-    for (int x = first; x < last; ++x) {
-      weights.push_back(std::max(0.0, 1.0 - std::abs(x + 0.5 - centre) / reach));
-      sum += weights.back();
-    }
-    ResizeTaps& tap = taps[static_cast<size_t>(i)];
-    tap.first = first;
-    for (const double weight : weights) tap.weights.push_back(static_cast<float>(weight / sum));
-  }
-  return taps;
+#if HWY_TARGET != HWY_SCALAR
+#include "kernels/image_to_tensor/image_to_tensor_rows-inl.h"
+#include "kernels/image_to_tensor/image_to_tensor_write-inl.h"
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mmedge::HWY_NAMESPACE {
+
+#if HWY_TARGET == HWY_SCALAR
+void resize_and_convert(const ImagePlan&, const ImageFrame&, int32_t*, const ImageDestination&) {
+  fail(MME_ENGINE_UNAVAILABLE, "image preprocessing needs a processor with SSSE3 or better; this one has none");
 }
+#else
 
-namespace {
+constexpr int kTile = kTileColumns * kStripRows;  // values of one channel of a tile
 
-void add_row(const PixelView& view, int y, float weight, float* line) {
-  const uint8_t* row = view.origin + y * view.row_step;
-  const int channels = view.channels;
-  if (view.pixel_step == channels) {
-    const int count = view.width * channels;
-    for (int i = 0; i < count; ++i) line[i] += weight * static_cast<float>(row[i]);
-  } else {
-    for (int x = 0; x < view.width; ++x) {
-      const uint8_t* pixel = row + x * view.pixel_step;
-      for (int c = 0; c < channels; ++c) *line++ += weight * static_cast<float>(pixel[c]);
-    }
-  }
-}
-
-struct Rgb {
-  float red, green, blue;
+// A channel's window: its pairs from `base` on, 16 rows each.
+struct Window {
+  int32_t* pairs;
+  int base, block_pairs;
 };
 
-Rgb resample(const ResizeTaps& taps, const PixelView& view, const float* line) {
-  float sums[3] = {0.0F, 0.0F, 0.0F};
-  const float* pixel = line + static_cast<ptrdiff_t>(taps.first) * view.channels;
-  for (const float weight : taps.weights) {
-    for (int c = 0; c < view.channels; ++c) sums[c] += weight * pixel[c];
-    pixel += view.channels;
+// The column pass and the colour of one output column, 16 rows at once; channel c goes to values[c * kTile].
+template <ColorMode kMode, int kInputs, int kOutputs>
+HWY_INLINE void finish_column(const ImagePlan& plan, const ColumnTaps* const* taps, const Window* windows, int column,
+                              float* values) {
+  VF inputs[kInputs][kChunks];
+#pragma GCC unroll 3
+  for (int k = 0; k < kInputs; ++k) {
+    const int pairs = taps[k]->pairs;
+    const uint32_t* weights = taps[k]->weights.data() + column * pairs;
+    const int32_t* window = windows[k].pairs + (taps[k]->first[static_cast<size_t>(column)] - windows[k].base) * kStripRows;
+    VI sums[kChunks];
+    for (int v = 0; v < kChunks; ++v) sums[v] = hn::Zero(kInts);
+    for (int pair = 0; pair < pairs; ++pair) {
+      const VI weight = hn::Set(kInts, static_cast<int32_t>(weights[pair]));
+      for (int v = 0; v < kChunks; ++v) {
+        sums[v] = add_pair_products(sums[v], hn::Load(kInts, window + v * kLanes), weight);
+      }
+      window += kStripRows;
+    }
+    for (int v = 0; v < kChunks; ++v) inputs[k][v] = hn::ConvertTo(kFloats, sums[v]);
   }
-  return {sums[view.red], sums[view.green], sums[view.blue]};
+#pragma GCC unroll 3
+  for (int c = 0; c < kOutputs; ++c) {
+    for (int v = 0; v < kChunks; ++v) {
+      VF value = hn::Set(kFloats, plan.offset[c]);
+#pragma GCC unroll 3
+      for (int k = 0; k < kInputs; ++k) {
+        if (kMode == ColorMode::kScale && kInputs == 3 && k != c) continue;
+        if (kMode == ColorMode::kYuv && ((c == 0 && k == 1) || (c == 2 && k == 2))) continue;  // factors of zero
+        value = hn::MulAdd(inputs[k][v], hn::Set(kFloats, plan.factor[c][k]), value);
+      }
+      if constexpr (kMode != ColorMode::kScale) {
+        value = hn::Min(hn::Max(value, hn::Set(kFloats, plan.least[c])), hn::Set(kFloats, plan.most[c]));
+      }
+      hn::Store(value, kFloats, values + c * kTile + v * kLanes);
+    }
+  }
 }
 
-}  // namespace
-
-void ImageToTensor::run(const PixelView& view, float* output) {
-  if (view.width != input_width_ || view.height != input_height_) {
-    columns_ = bilinear_taps(view.width, spec_.width, spec_.antialias);
-    rows_ = bilinear_taps(view.height, spec_.height, spec_.antialias);
-    input_width_ = view.width;
-    input_height_ = view.height;
-  }
-  line_.resize(static_cast<size_t>(view.width) * static_cast<size_t>(view.channels));
-  const auto plane = static_cast<ptrdiff_t>(spec_.width) * spec_.height;
-  for (int y = 0; y < spec_.height; ++y) {
-    std::fill(line_.begin(), line_.end(), 0.0F);
-    const ResizeTaps& rows = rows_[static_cast<size_t>(y)];
-    for (size_t tap = 0; tap < rows.weights.size(); ++tap) {
-      add_row(view, rows.first + static_cast<int>(tap), rows.weights[tap], line_.data());
-    }
-    for (int x = 0; x < spec_.width; ++x) {
-      const Rgb pixel = resample(columns_[static_cast<size_t>(x)], view, line_.data());
-      const float values[3] = {pixel.red, pixel.green, pixel.blue};
-      float* out = output + static_cast<ptrdiff_t>(y) * spec_.width + x;
-      for (int c = 0; c < spec_.channels; ++c) {
-        const bool to_grey = spec_.channels == 1 && view.channels == 3;
-        const float value = to_grey ? 0.299F * pixel.red + 0.587F * pixel.green + 0.114F * pixel.blue : values[c];
-        const auto channel = static_cast<size_t>(c);
-        out[c * plane] = (value / 255.0F - spec_.mean[channel]) / spec_.stddev[channel];
+// Rows of 16 values out of columns of 16 values; `rows` of them are written.
+HWY_INLINE void turn_tile(const float* values, float* to, ptrdiff_t to_stride, int rows) {
+  for (int y = 0; y < kStripRows; y += kLanes) {
+    for (int x = 0; x < kTileColumns; x += kLanes) {
+      VF lines[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) lines[i] = hn::Load(kFloats, values + (x + i) * kStripRows + y);
+      transpose(kFloats, lines);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        if (y + i < rows) hn::StoreU(lines[i], kFloats, to + (y + i) * to_stride + x);
       }
     }
   }
 }
 
+class Worker {
+ public:
+  Worker(const ImagePlan& plan, const ImageFrame& frame, int32_t* workspace, const ImageDestination& to)
+      : plan_(plan), frame_(frame), workspace_(workspace), to_(to) {
+    int input = 0;
+    for (const Surface& surface : plan.surfaces) {
+      for (int c = 0; c < surface.channels && input < 3; ++c, ++input) {
+        windows_[input] = {workspace + plan.windows[input], 0, surface.block_pairs[c] * kBlockBytes / kMostBlockBytes};
+        taps_[input] = &surface.columns[c];
+      }
+    }
+  }
+
+  template <ColorMode kMode, int kInputs, int kOutputs>
+  void run() {
+    for (first_ = 0, strip_ = 0; first_ < plan_.rows; first_ += kStripRows, ++strip_) {
+      count_ = std::min(kStripRows, plan_.rows - first_);
+      for (int& block : blocks_) block = 0;
+      for (Window& window : windows_) window.base = 0;
+      for (int begin = 0, tile = 0; begin < plan_.columns; begin += kTileColumns, ++tile) {
+        int input = 0;
+        for (size_t s = 0; s < plan_.surfaces.size(); ++s) {
+          provide(plan_.surfaces[s], blocks_[s], input, tile);
+          input += plan_.surfaces[s].channels;
+        }
+        const int columns = std::min(kTileColumns, plan_.columns - begin);
+        for (int i = 0; i < columns; ++i) {
+          const int slot = plan_.flip_columns ? columns - 1 - i : i;
+          finish_column<kMode, kInputs, kOutputs>(plan_, taps_, windows_, begin + i, values_ + slot * kStripRows);
+        }
+        write(begin, columns);
+      }
+    }
+  }
+
+ private:
+  // Runs the row pass as far as this tile's taps reach. `input` is the surface's first channel.
+  void provide(const Surface& surface, int& blocks, int input, int tile) {
+    const auto t = static_cast<size_t>(tile);
+    int needed = 0;
+    for (int c = 0; c < surface.channels; ++c) {
+      const int pairs = windows_[input + c].block_pairs;
+      needed = std::max(needed, (surface.columns[c].tile_last[t] + pairs - 1) / pairs);
+    }
+    for (; blocks < needed; ++blocks) {
+      int32_t* to[3] = {};
+      for (int c = 0; c < surface.channels; ++c) {
+        Window& window = windows_[input + c];
+        const int done = blocks * window.block_pairs, first = surface.columns[c].tile_first[t];
+        if (done + window.block_pairs - window.base > surface.columns[c].capacity) {
+          const int live = std::max(done - first, 0);
+          std::memmove(window.pairs, window.pairs + (first - window.base) * kStripRows,
+                       static_cast<size_t>(live) * kStripRows * sizeof(int32_t));
+          window.base = std::min(first, done);
+        }
+        to[c] = window.pairs + (done - window.base) * kStripRows;
+      }
+      make_block(surface, blocks, to);
+    }
+  }
+
+  void make_block(const Surface& surface, int block, int32_t* const* to) {
+    const int vectors = surface.layout == SurfaceLayout::kRgb ? 3 : 1, bytes = vectors * kBlockBytes;
+    const int begin = block * bytes, readable = std::min(bytes, surface.row_bytes - begin);
+    const auto strip = static_cast<size_t>(strip_);
+    ptrdiff_t stride = frame_.strides[surface.plane];
+    int origin = 0;  // the row `source` points to
+    const uint8_t* source = frame_.planes[surface.plane] + surface.first_byte + begin;
+    if (readable < bytes) {
+      auto* tail = reinterpret_cast<uint8_t*>(workspace_ + surface.tail);
+      const int first_row = surface.rows.first_row[strip];
+      for (int y = first_row; y < surface.rows.last_row[strip]; ++y) {
+        std::memcpy(tail + (y - first_row) * bytes, source + y * stride, static_cast<size_t>(readable));
+      }
+      stride = bytes;
+      source = tail;
+      origin = first_row;
+    }
+    const ptrdiff_t step = plan_.flip_rows ? -2 * kLanes : 2 * kLanes;
+    int32_t* lines = plan_.flip_rows ? lines_ + (count_ - 1) * 2 * kLanes : lines_;
+    switch (surface.layout) {
+      case SurfaceLayout::kPlane:
+        resize_rows<false>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        return turn_block<SurfaceLayout::kPlane>(lines_, to);
+      case SurfaceLayout::kUv:
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        return turn_block<SurfaceLayout::kUv>(lines_, to);
+      case SurfaceLayout::kYuyv:
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        return turn_block<SurfaceLayout::kYuyv>(lines_, to);
+      case SurfaceLayout::kUyvy:
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        return turn_block<SurfaceLayout::kUyvy>(lines_, to);
+      case SurfaceLayout::kRgba:
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        return turn_block<SurfaceLayout::kRgba>(lines_, to);
+      case SurfaceLayout::kRgb:
+        for (int i = 0; i < vectors; ++i) {
+          resize_rows<false>(source + i * kBlockBytes, stride, origin, surface.rows, first_, count_, lines, step);
+          int32_t* raw = raw_ + i * kBlockBytes / 2 * kStripRows;
+          turn_block<SurfaceLayout::kRgb>(lines_, &raw);
+        }
+        return sort_rgb(raw_, to);
+    }
+  }
+
+  void write(int begin, int columns) {
+    // Lanes are stored rows, slots stored columns, both in upright order.
+    const int lane = plan_.flip_rows ? plan_.rows - first_ - count_ : first_;
+    const int slot = plan_.flip_columns ? plan_.columns - begin - columns : begin;
+    const int x = plan_.left + (plan_.turned ? lane : slot), y = plan_.top + (plan_.turned ? slot : lane);
+    if (plan_.turned) return write_any(to_, values_, plan_.order, x, y, columns, count_);
+    const bool in_place = columns == kTileColumns && to_.type == ElementType::kFloat32 &&
+                          (to_.layout == ImageLayout::kPlanar || to_.channels == 1);
+    for (int c = 0; c < to_.channels; ++c) {
+      if (in_place) {
+        float* row = static_cast<float*>(to_.tensor) + (static_cast<ptrdiff_t>(plan_.order[c]) * to_.height + y) * to_.width + x;
+        turn_tile(values_ + c * kTile, row, to_.width, count_);
+      } else {
+        turn_tile(values_ + c * kTile, turned_ + c * kTile, kTileColumns, kStripRows);
+      }
+    }
+    if (!in_place) write_any(to_, turned_, plan_.order, x, y, count_, columns);
+  }
+
+  const ImagePlan& plan_;
+  const ImageFrame& frame_;
+  int32_t* workspace_;
+  const ImageDestination to_;
+  Window windows_[3] = {};
+  const ColumnTaps* taps_[3] = {};
+  int blocks_[3] = {};
+  int strip_ = 0, first_ = 0, count_ = 0;  // of output rows
+  alignas(64) int32_t lines_[kStripRows * 2 * kLanes] = {};
+  alignas(64) int32_t raw_[3 * kBlockBytes / 2 * kStripRows];
+  alignas(64) float values_[3 * kTile] = {};
+  alignas(64) float turned_[3 * kTile];
+};
+
+void resize_and_convert(const ImagePlan& plan, const ImageFrame& frame, int32_t* workspace, const ImageDestination& to) {
+  fill_border(plan, to);
+  Worker worker(plan, frame, workspace, to);
+  if (plan.color == ColorMode::kYuv) return worker.run<ColorMode::kYuv, 3, 3>();
+  if (plan.color == ColorMode::kMix) {
+    return plan.inputs == 1 ? worker.run<ColorMode::kMix, 1, 1>() : worker.run<ColorMode::kMix, 3, 1>();
+  }
+  if (plan.inputs == 3) return worker.run<ColorMode::kScale, 3, 3>();
+  return to.channels == 1 ? worker.run<ColorMode::kScale, 1, 1>() : worker.run<ColorMode::kScale, 1, 3>();
+}
+
+#endif  // HWY_TARGET == HWY_SCALAR
+
+}  // namespace mmedge::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mmedge {
+namespace {
+
+HWY_EXPORT(resize_and_convert);
+}
+
+void ImageToTensor::run(const ImageFrame& frame, void* output) {
+  if (workspace_ == nullptr || frame.geometry != plan_.geometry) {
+    workspace_ = nullptr;
+    plan_ = make_image_plan(spec_, frame.geometry);
+    workspace_ = hwy::AllocateAligned<int32_t>(plan_.workspace);
+    if (workspace_ == nullptr) throw std::bad_alloc();
+    std::fill_n(workspace_.get(), plan_.workspace, 0);
+  }
+  const ImageDestination to{output,       spec_.width, spec_.height,    spec_.channel_count(),
+                            spec_.layout, spec_.type,  spec_.zero_point};
+  HWY_DYNAMIC_DISPATCH(resize_and_convert)(plan_, frame, workspace_.get(), to);
+}
+
 }  // namespace mmedge
+#endif
