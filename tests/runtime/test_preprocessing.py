@@ -1,21 +1,16 @@
-"""The kernels against independent judges: Pillow for images, librosa and NumPy for log-mel."""
+"""The log-mel kernel against independent judges: librosa and NumPy."""
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import librosa
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image as Pillow
 
-from mmedge.runtime import Audio, Image, Preprocessor
+from mmedge.runtime import Audio, Preprocessor
 from mmedge.runtime.errors import DataError, InvalidArgument
 
-IMAGE = {"type": "image", "fit": "stretch", "interpolation": "bilinear", "antialias": True}
 LOG_MEL = {
     "type": "log_mel",
     "sample_rate": 16000,
@@ -37,53 +32,6 @@ LOG_MEL = {
     "dynamic_range_db": 0.0,
     "normalize": "none",
 }
-
-
-def image_preprocessor(width: int, height: int, channels: str) -> Preprocessor:
-    count = 3 if channels == "rgb" else 1
-    sizes = {"width": width, "height": height, "channels": channels}
-    return Preprocessor({**IMAGE, **sizes, "mean": [0.0] * count, "std": [1 / 255] * count})
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    source=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    target=st.tuples(st.integers(1, 64), st.integers(1, 64)),
-    channels=st.sampled_from(["rgb", "grey"]),
-    seed=st.integers(0, 999),
-)
-def test_any_resize_is_within_one_level_of_pillow(
-    source: tuple[int, int], target: tuple[int, int], channels: str, seed: int
-) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*source, 3), dtype=np.uint8)
-    picture = Pillow.fromarray(pixels)
-    if channels == "grey":
-        picture = picture.convert("L")
-    expected = np.asarray(picture.resize(target[::-1], Pillow.Resampling.BILINEAR), np.float32)
-    found = image_preprocessor(target[1], target[0], channels)(pixels)
-    found = found[0] if channels == "grey" else found.transpose(1, 2, 0)
-    assert np.abs(np.rint(found) - expected).max() <= 1
-
-
-def test_a_grey_frame_fills_three_channels() -> None:
-    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = image_preprocessor(4, 3, "rgb")(pixels)
-    np.testing.assert_allclose(found, np.broadcast_to(pixels, (3, 3, 4)), atol=1e-4)
-
-
-def test_strided_rows_are_read_in_place_and_other_layouts_refused() -> None:
-    frame = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
-    preprocessor = image_preprocessor(8, 8, "rgb")
-    crop = frame[3:17, 5:30]
-    np.testing.assert_array_equal(preprocessor(crop), preprocessor(np.ascontiguousarray(crop)))
-    np.testing.assert_array_equal(
-        preprocessor(Image(frame, "bgr")), preprocessor(np.ascontiguousarray(frame[..., ::-1]))
-    )
-    for unusable in (frame[..., ::-1], frame[:, ::2], frame[::-1]):
-        with pytest.raises(InvalidArgument, match=r"np\.ascontiguousarray"):
-            preprocessor(unusable)
-    with pytest.raises(InvalidArgument, match="found an image of float64"):
-        preprocessor(frame.astype(float))
 
 
 @pytest.mark.parametrize(
@@ -173,16 +121,6 @@ def test_a_short_or_broken_clip_is_named() -> None:
         preprocessor(Audio(np.zeros(16000), 16000))  # type: ignore[arg-type]
 
 
-def test_a_preprocessor_survives_pickling() -> None:
-    first = image_preprocessor(8, 6, "rgb")
-    second = pickle.loads(pickle.dumps(first))
-    pixels = np.random.default_rng(3).integers(0, 256, (30, 20, 3), dtype=np.uint8)
-    assert first.shape == second.shape == (3, 6, 8)
-    np.testing.assert_array_equal(first(pixels), second(pixels))
-
-
 def test_a_wrong_parameter_is_named() -> None:
     with pytest.raises(InvalidArgument, match='"hop_length" is -1; expected a whole number'):
         Preprocessor({**LOG_MEL, "hop_length": -1})
-    with pytest.raises(InvalidArgument, match='unknown key "colour"'):
-        Preprocessor({**IMAGE, "width": 4, "height": 4, "channels": "grey", "mean": [0], "std": [1], "colour": 1})

@@ -8,10 +8,11 @@
 
 namespace mmedge {
 
-// One axis of the resize. Output coordinate i is centred on source coordinate begin + (i + 0.5) * scale, where source
-// pixel x covers [x, x + 1).
+// One axis of the resize. The outputs divide [begin, begin + span) of the source evenly, and each is centred on the middle
+// of its part; source pixel x covers [x, x + 1).
 struct ResizeAxis {
-  double begin, scale;
+  double begin, span;
+  int outputs;
   int length;    // of the source: taps stay within [0, length)
   double reach;  // half the base of the triangle, in source pixels; 0: the nearest pixel alone
 };
@@ -20,7 +21,10 @@ struct TapRange {
   int first, last;  // last is one past the end; never empty
 };
 
-inline double tap_centre(const ResizeAxis& axis, int output) { return axis.begin + (output + 0.5) * axis.scale; }
+// Rounded once where `span` is whole, so that a centre on a border of two pixels is never seen on its other side.
+inline double tap_centre(const ResizeAxis& axis, int output) {
+  return axis.begin + (output + 0.5) * axis.span / axis.outputs;
+}
 
 // The triangle's support follows Pillow's resize: pixels whose centre lies within `reach` of the output's.
 inline TapRange tap_range(const ResizeAxis& axis, int output) {

@@ -32,7 +32,8 @@ struct StoredAxis {
 };
 
 // In the order of the stored axis. Flipping the taps, not the picture, keeps the upright picture's taps exactly.
-ExactTaps stored_taps(const ResizeAxis& axis, int outputs, const StoredAxis& stored) {
+ExactTaps stored_taps(const ResizeAxis& axis, const StoredAxis& stored) {
+  const int outputs = axis.outputs;
   ExactTaps result(static_cast<size_t>(outputs));
   for (int i = 0; i < outputs; ++i) {
     const auto [first, last] = tap_range(axis, i);
@@ -230,7 +231,7 @@ Placement place(const ImageToTensorSpec& spec, const ImageGeometry& geometry) {
   const auto axis = [&spec](double length, double used, int outputs) {
     const double scale = used / outputs;
     const double reach = spec.nearest ? 0.0 : spec.antialias ? std::max(scale, 1.0) : 1.0;
-    return ResizeAxis{(length - used) / 2, scale, static_cast<int>(length), reach};
+    return ResizeAxis{(length - used) / 2, used, outputs, static_cast<int>(length), reach};
   };
   result.x = axis(width, used_width, result.width);
   result.y = axis(height, used_height, result.height);
@@ -341,9 +342,9 @@ ImagePlan make_image_plan(const ImageToTensorSpec& spec, const ImageGeometry& ge
   // Turning clockwise by 90 degrees makes the stored left column, read upwards, the upright top row.
   const bool flip_x = (geometry.rotation == 90 || geometry.rotation == 180) != geometry.mirror;
   const bool flip_y = geometry.rotation == 180 || geometry.rotation == 270;
-  ExactTaps columns = stored_taps(placement.x, placement.width,
+  ExactTaps columns = stored_taps(placement.x,
                                   {geometry.region_x, plan.turned ? geometry.height : geometry.width, flip_x});
-  ExactTaps rows = stored_taps(placement.y, placement.height,
+  ExactTaps rows = stored_taps(placement.y,
                                {geometry.region_y, plan.turned ? geometry.width : geometry.height, flip_y});
   plan.columns = placement.width;
   plan.rows = placement.height;
