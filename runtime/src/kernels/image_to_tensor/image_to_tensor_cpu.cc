@@ -35,44 +35,56 @@ struct Window {
   int base, block_pairs;
 };
 
-// The column pass and the colour of one output column, 16 rows at once; channel c goes to values[c * kTile].
-template <ColorMode kMode, int kInputs, int kOutputs>
-HWY_INLINE void finish_column(const ImagePlan& plan, const ColumnTaps* const* taps, const Window* windows, int column,
-                              float* values) {
-  VF inputs[kInputs][kChunks];
-#pragma GCC unroll 3
-  for (int k = 0; k < kInputs; ++k) {
-    const int pairs = taps[k]->pairs;
-    const uint32_t* weights = taps[k]->weights.data() + column * pairs;
-    const int32_t* window = windows[k].pairs + (taps[k]->first[static_cast<size_t>(column)] - windows[k].base) * kStripRows;
-    VI sums[kChunks];
-    for (int v = 0; v < kChunks; ++v) sums[v] = hn::Zero(kInts);
-    for (int pair = 0; pair < pairs; ++pair) {
-      const VI weight = hn::Set(kInts, static_cast<int32_t>(weights[pair]));
-      for (int v = 0; v < kChunks; ++v) {
-        sums[v] = add_pair_products(sums[v], hn::Load(kInts, window + v * kLanes), weight);
-      }
-      window += kStripRows;
-    }
-    for (int v = 0; v < kChunks; ++v) inputs[k][v] = hn::ConvertTo(kFloats, sums[v]);
+// The column pass of kCount channels that share their taps, for one output column and 16 rows at once.
+template <int kCount>
+HWY_INLINE void resize_column(const ColumnTaps& taps, const Window* windows, int column, VF (*inputs)[kChunks]) {
+  const uint32_t* weights = taps.weights.data() + column * taps.pairs;
+  const uint32_t* end = weights + taps.pairs;
+  const ptrdiff_t begin = ptrdiff_t{taps.first[static_cast<size_t>(column)] - windows[0].base} * kStripRows;
+  const int32_t* window[kCount];
+  VI sums[kCount][kChunks];
+  for (int k = 0; k < kCount; ++k) {
+    window[k] = windows[k].pairs + begin;
+    for (int v = 0; v < kChunks; ++v) sums[k][v] = hn::Zero(kInts);
   }
-#pragma GCC unroll 3
-  for (int c = 0; c < kOutputs; ++c) {
-    for (int v = 0; v < kChunks; ++v) {
-      VF value = hn::Set(kFloats, plan.offset[c]);
-#pragma GCC unroll 3
-      for (int k = 0; k < kInputs; ++k) {
-        if (kMode == ColorMode::kScale && kInputs == 3 && k != c) continue;
-        if (kMode == ColorMode::kYuv && ((c == 0 && k == 1) || (c == 2 && k == 2))) continue;  // factors of zero
-        value = hn::MulAdd(inputs[k][v], hn::Set(kFloats, plan.factor[c][k]), value);
+  for (ptrdiff_t at = 0; weights != end; ++weights, at += kStripRows) {
+    const VI weight = hn::Set(kInts, static_cast<int32_t>(*weights));
+    for (int k = 0; k < kCount; ++k) {
+      for (int v = 0; v < kChunks; ++v) {
+        sums[k][v] = add_pair_products(sums[k][v], hn::Load(kInts, window[k] + at + v * kLanes), weight);
       }
-      if constexpr (kMode != ColorMode::kScale) {
-        value = hn::Min(hn::Max(value, hn::Set(kFloats, plan.least[c])), hn::Set(kFloats, plan.most[c]));
-      }
-      hn::Store(value, kFloats, values + c * kTile + v * kLanes);
     }
+  }
+  for (int k = 0; k < kCount; ++k) {
+    for (int v = 0; v < kChunks; ++v) inputs[k][v] = hn::ConvertTo(kFloats, sums[k][v]);
   }
 }
+
+// What turns the inputs of one pixel into its outputs, in registers.
+template <ColorMode kMode, int kInputs, int kOutputs>
+struct Colors {
+  explicit Colors(const ImagePlan& plan) {
+    for (int c = 0; c < kOutputs; ++c) {
+      for (int k = 0; k < kInputs; ++k) factor[c][k] = hn::Set(kFloats, plan.factor[c][k]);
+      offset[c] = hn::Set(kFloats, plan.offset[c]);
+      least[c] = hn::Set(kFloats, plan.least[c]);
+      most[c] = hn::Set(kFloats, plan.most[c]);
+    }
+  }
+
+  HWY_INLINE VF output(int c, const VF (*inputs)[kChunks], int chunk) const {
+    VF value = offset[c];
+    for (int k = 0; k < kInputs; ++k) {
+      if (kMode == ColorMode::kScale && kInputs == 3 && k != c) continue;
+      if (kMode == ColorMode::kYuv && ((c == 0 && k == 1) || (c == 2 && k == 2))) continue;  // factors of zero
+      value = hn::MulAdd(inputs[k][chunk], factor[c][k], value);
+    }
+    if constexpr (kMode != ColorMode::kScale) value = hn::Min(hn::Max(value, least[c]), most[c]);
+    return value;
+  }
+
+  VF factor[kOutputs][kInputs], offset[kOutputs], least[kOutputs], most[kOutputs];
+};
 
 // Rows of 16 values out of columns of 16 values; `rows` of them are written.
 HWY_INLINE void turn_tile(const float* values, float* to, ptrdiff_t to_stride, int rows) {
@@ -116,16 +128,39 @@ class Worker {
           input += plan_.surfaces[s].channels;
         }
         const int columns = std::min(kTileColumns, plan_.columns - begin);
-        for (int i = 0; i < columns; ++i) {
-          const int slot = plan_.flip_columns ? columns - 1 - i : i;
-          finish_column<kMode, kInputs, kOutputs>(plan_, taps_, windows_, begin + i, values_ + slot * kStripRows);
-        }
+        finish_tile<kMode, kInputs, kOutputs>(begin, columns);
         write(begin, columns);
       }
     }
   }
 
  private:
+  // Column pass and colour.
+  template <ColorMode kMode, int kInputs, int kOutputs>
+  void finish_tile(int begin, int columns) {
+    const Colors<kMode, kInputs, kOutputs> colors(plan_);
+    const Window windows[3] = {windows_[0], windows_[1], windows_[2]};
+    const ptrdiff_t step = plan_.flip_columns ? -kStripRows : kStripRows;
+    float* values = values_ + (plan_.flip_columns ? (columns - 1) * kStripRows : 0);
+    for (int column = begin; column < begin + columns; ++column, values += step) {
+      VF inputs[kInputs][kChunks];
+      if constexpr (kMode == ColorMode::kScale) {
+        resize_column<kInputs>(*taps_[0], windows, column, inputs);
+      } else {
+        resize_column<1>(*taps_[0], windows, column, inputs);
+        if constexpr (kMode == ColorMode::kYuv) {
+          resize_column<2>(*taps_[1], windows + 1, column, inputs + 1);
+        } else if constexpr (kInputs == 3) {
+          resize_column<1>(*taps_[1], windows + 1, column, inputs + 1);
+          resize_column<1>(*taps_[2], windows + 2, column, inputs + 2);
+        }
+      }
+      for (int c = 0; c < kOutputs; ++c) {
+        for (int v = 0; v < kChunks; ++v) hn::Store(colors.output(c, inputs, v), kFloats, values + c * kTile + v * kLanes);
+      }
+    }
+  }
+
   // Runs the row pass as far as this tile's taps reach. `input` is the surface's first channel.
   void provide(const Surface& surface, int& blocks, int input, int tile) {
     const auto t = static_cast<size_t>(tile);
