@@ -1,22 +1,19 @@
-#include <soxr.h>
-
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <optional>
+#include <span>
 
 #include "kernels/log_mel/log_mel.h"
+#include "kernels/resample/resample.h"
+#include "preprocess/audio_samples.h"
+#include "preprocess/audio_stream.h"
 #include "preprocess/parameters.h"
 #include "preprocess/preprocess.h"
 
 namespace mmedge {
 namespace {
 
-constexpr int kLeastRate = 1000, kMostRate = 768000, kMostChannels = 8;
-constexpr float kMostAmplitude = 1e9F;  // its power spectrum still fits float32
-constexpr size_t kMostFrames = size_t{1} << 30;
-
 // The start of the `length` samples with the most energy, the earliest of equals.
-size_t loudest_window(const std::vector<float>& samples, size_t length) {
+size_t loudest_window(std::span<const float> samples, size_t length) {
   double energy = 0.0, most = 0.0;
   size_t best = 0;
   for (size_t end = 0; end < samples.size(); ++end) {
@@ -38,83 +35,146 @@ class AudioPreprocess : public Preprocess {
   const char* modality() const override { return "audio"; }
 
   std::vector<int64_t> shape() const override {
-    return {kernel_.spec().n_mels, window_ ? static_cast<int64_t>(kernel_.frame_count(window_)) : -1};
+    return {static_cast<int64_t>(kernel_.rows()),
+            window_ ? static_cast<int64_t>(kernel_.frame_count(window_)) : int64_t{-1}};
   }
 
   void audio(const mme_audio& audio, Tensor& output) override {
-    to_mono(audio);
-    resample(audio.sample_rate);
-    if (window_ && samples_.size() > window_) {
-      const size_t start = loudest_window(samples_, window_);
-      samples_.erase(samples_.begin(), samples_.begin() + static_cast<ptrdiff_t>(start));
-    }
-    if (window_) samples_.resize(window_, 0.0F);
-    const size_t frames = kernel_.frame_count(samples_.size());
+    check_audio(audio);
+    if (audio.frames == 0) fail(MME_BAD_INPUT, "audio: empty: 0 samples; expected at least 1");
+    const size_t count = load_clip(audio);
+    const size_t frames = kernel_.frame_count(count);
     if (frames == 0) {
-      fail(MME_BAD_INPUT, "audio: too short: ", samples_.size(), " samples at ", kernel_.spec().sample_rate,
+      fail(MME_BAD_INPUT, "audio: too short: ", count, " samples at ", kernel_.spec().sample_rate,
            " Hz; expected at least ", kernel_.least_samples());
     }
-    const int64_t output_shape[] = {kernel_.spec().n_mels, static_cast<int64_t>(frames)};
-    output.resize(ElementType::kFloat32, output_shape);
-    kernel_.run(samples_, output.values<float>().data());
+    kernel_.run(resize(output, frames));
+  }
+
+  void push_audio(const mme_audio& audio) override {
+    if (window_ == 0) {
+      fail(MME_INVALID_ARGUMENT, "preprocess: \"samples\" is 0, any length; a live stream needs a fixed window");
+    }
+    if (!live_) begin_live();
+    live_->push(audio);
+    const size_t ring = ring_frames(), n_mels = columns_of_a_frame();
+    if (live_->ready() > ring) live_->skip(live_->ready() - ring);
+    while (const size_t ready = live_->ready()) {
+      const size_t count = std::min(ready, ring - oldest_);
+      live_->take(count, ring_.data() + oldest_ * n_mels);
+      oldest_ = (oldest_ + count) % ring;
+    }
+  }
+
+  void window(Tensor& output) override {
+    if (!live_) begin_live();
+    const size_t frames = ring_frames(), n_mels = columns_of_a_frame();
+    float* values = resize(output, frames);
+    if (kernel_.spec().n_mfcc > 0) log_mel_.resize(n_mels * frames);
+    float* log_mel = kernel_.spec().n_mfcc > 0 ? log_mel_.data() : values;
+    transpose(ring_.data() + oldest_ * n_mels, frames - oldest_, n_mels, log_mel, frames);
+    transpose(ring_.data(), oldest_, n_mels, log_mel + (frames - oldest_), frames);
+    kernel_.finish(log_mel, frames, values);
+  }
+
+  void push_frames(const mme_audio& audio, Tensor& output) override {
+    if (const char* step = kernel_.whole_clip_step()) {
+      fail(MME_INVALID_ARGUMENT, "preprocess: \"", step, "\" needs the whole clip; a stream cannot have it");
+    }
+    if (!frames_) frames_.emplace(kernel_, StreamStart::kClip);
+    frames_->push(audio);
+    take_frames(output);
+  }
+
+  void end_frames(Tensor& output) override {
+    if (!frames_) frames_.emplace(kernel_, StreamStart::kClip);
+    frames_->end();
+    take_frames(output);
+    frames_->reset();
+  }
+
+  void reset_audio() override {
+    if (live_) begin_live();
+    if (frames_) frames_->reset();
   }
 
  private:
-  void to_mono(const mme_audio& audio) {
-    if (audio.channels < 1 || audio.channels > kMostChannels) {
-      fail(MME_INVALID_ARGUMENT, "audio: ", audio.channels, " channels; expected 1 to ", kMostChannels);
-    }
-    if (audio.sample_rate < kLeastRate || audio.sample_rate > kMostRate) {
-      fail(MME_INVALID_ARGUMENT, "audio: a sample rate of ", audio.sample_rate, " Hz; expected ", kLeastRate, " to ",
-           kMostRate);
-    }
-    if (audio.frames == 0) fail(MME_BAD_INPUT, "audio: empty: 0 samples; expected at least 1");
-    if (audio.frames > kMostFrames) {
-      fail(MME_BAD_INPUT, "audio: ", audio.frames, " samples; expected at most ", kMostFrames);
-    }
-    if (audio.samples == nullptr) fail(MME_INVALID_ARGUMENT, "audio: samples is NULL");
-    const auto channels = static_cast<size_t>(audio.channels);
-    const auto average = [&](const auto* source, float scale) {
-      samples_.resize(audio.frames);
-      for (size_t i = 0; i < audio.frames; ++i) {
-        float sum = 0.0F;
-        for (size_t c = 0; c < channels; ++c) {
-          const auto value = static_cast<float>(source[i * channels + c]);
-          if (!(std::abs(value) <= kMostAmplitude)) {
-            fail(MME_BAD_INPUT, "audio: sample ", i, " is ", value, "; expected a finite number within +-1e9");
-          }
-          sum += value;
-        }
-        samples_[i] = sum * scale;
-      }
-    };
-    switch (audio.format) {
-      case MME_AUDIO_INT16:
-        return average(static_cast<const int16_t*>(audio.samples), 1.0F / (32768.0F * static_cast<float>(channels)));
-      case MME_AUDIO_FLOAT32:
-        return average(static_cast<const float*>(audio.samples), 1.0F / static_cast<float>(channels));
-    }
-    fail(MME_INVALID_ARGUMENT, "audio: format ", audio.format, " is not one of mme_audio_format");
+  size_t ring_frames() const { return kernel_.frame_count(window_); }
+  size_t columns_of_a_frame() const { return static_cast<size_t>(kernel_.spec().n_mels); }
+
+  float* resize(Tensor& output, size_t frames) {
+    const int64_t shape[] = {static_cast<int64_t>(kernel_.rows()), static_cast<int64_t>(frames)};
+    output.resize(ElementType::kFloat32, shape);
+    return output.values<float>().data();
   }
 
-  void resample(int from) {
-    const int to = kernel_.spec().sample_rate;
-    if (from == to) return;
-    const double ratio = static_cast<double>(to) / from;
-    resampled_.resize(static_cast<size_t>(std::lround(static_cast<double>(samples_.size()) * ratio)) + 1);
-    size_t used = 0, made = 0;
-    const soxr_quality_spec_t quality = soxr_quality_spec(SOXR_HQ, 0);
-    const soxr_runtime_spec_t one_thread = soxr_runtime_spec(1);
-    const soxr_error_t error = soxr_oneshot(from, to, 1, samples_.data(), samples_.size(), &used, resampled_.data(),
-                                            resampled_.size(), &made, nullptr, &quality, &one_thread);
-    if (error != nullptr) fail(MME_INTERNAL, "audio: resampling ", from, " to ", to, " Hz failed: ", error);
-    resampled_.resize(made);
-    std::swap(samples_, resampled_);
+  // The clip's one channel at the model's rate, cut or filled up to the window; gives its length.
+  size_t load_clip(const mme_audio& audio) {
+    if (audio.sample_rate == kernel_.spec().sample_rate && (window_ == 0 || audio.frames <= window_)) {
+      const auto clip = kernel_.clip(window_ ? window_ : audio.frames);
+      read_mono(audio, clip.data());
+      std::fill(clip.begin() + static_cast<ptrdiff_t>(audio.frames), clip.end(), 0.0F);
+      return clip.size();
+    }
+    mono_.resize(audio.frames);
+    read_mono(audio, mono_.data());
+    std::span<const float> samples = mono_;
+    if (audio.sample_rate != kernel_.spec().sample_rate) {
+      if (!resampler_ || resampler_->from() != audio.sample_rate) {
+        resampler_.emplace(audio.sample_rate, kernel_.spec().sample_rate);
+      } else {
+        resampler_->reset();
+      }
+      resampled_.clear();
+      resampler_->push(mono_, resampled_);
+      resampler_->end(resampled_);
+      samples = resampled_;
+    }
+    if (window_ && samples.size() > window_) samples = samples.subspan(loudest_window(samples, window_), window_);
+    const auto clip = kernel_.clip(window_ ? window_ : samples.size());
+    const auto filled = std::copy(samples.begin(), samples.end(), clip.begin());
+    std::fill(filled, clip.end(), 0.0F);
+    return clip.size();
+  }
+
+  // A stream of silence.
+  void begin_live() {
+    if (live_) {
+      live_->reset();
+    } else {
+      live_.emplace(kernel_, StreamStart::kSilence);
+    }
+    const size_t n_mels = columns_of_a_frame();
+    ring_.resize(ring_frames() * n_mels);
+    const std::vector<float> silence(static_cast<size_t>(kernel_.spec().n_fft));
+    kernel_.columns(silence.data(), 1, ring_.data());
+    for (size_t t = 1; t < ring_frames(); ++t) std::copy_n(ring_.data(), n_mels, ring_.data() + t * n_mels);
+    oldest_ = 0;
+  }
+
+  void take_frames(Tensor& output) {
+    const size_t frames = frames_->ready(), n_mels = columns_of_a_frame();
+    float* values = resize(output, frames);
+    columns_.resize(n_mels * frames);
+    frames_->take(frames, columns_.data());
+    if (kernel_.spec().n_mfcc > 0) log_mel_.resize(n_mels * frames);
+    float* log_mel = kernel_.spec().n_mfcc > 0 ? log_mel_.data() : values;
+    transpose(columns_.data(), frames, n_mels, log_mel, frames);
+    kernel_.finish(log_mel, frames, values);
   }
 
   LogMel kernel_;
   size_t window_;  // samples at the model's rate; 0: any length
-  std::vector<float> samples_, resampled_;
+  // A whole clip.
+  std::optional<Resampler> resampler_;
+  std::vector<float> mono_, resampled_;
+  // A stream seen through its window: the last frames as a ring of columns.
+  std::optional<AudioStream> live_;
+  std::vector<float> ring_;
+  size_t oldest_ = 0;
+  // A stream seen frame by frame.
+  std::optional<AudioStream> frames_;
+  std::vector<float> columns_, log_mel_;
 };
 
 }  // namespace
@@ -122,7 +182,7 @@ class AudioPreprocess : public Preprocess {
 std::unique_ptr<Preprocess> make_audio_preprocess(const nlohmann::json& json) {
   Parameters parameters(json);
   LogMelSpec spec{};
-  parameters.choice<bool>("type", {{"log_mel", true}});
+  const bool mfcc = parameters.choice<bool>("type", {{"log_mel", false}, {"mfcc", true}});
   spec.sample_rate = parameters.integer("sample_rate", kLeastRate, kMostRate);
   const int window = parameters.integer("samples", 0, 1 << 26);
   spec.n_fft = parameters.integer("n_fft", 2, 1 << 16);
@@ -142,8 +202,22 @@ std::unique_ptr<Preprocess> make_audio_preprocess(const nlohmann::json& json) {
       "log", {{"natural", LogBase::kNatural}, {"log10", LogBase::kLog10}, {"db", LogBase::kDecibel}});
   spec.floor = parameters.number("floor", 1e-30, 1.0);
   spec.dynamic_range_db = parameters.number("dynamic_range_db", 0.0, 1000.0);
-  spec.normalize = parameters.choice<bool>("normalize", {{"none", false}, {"clip", true}});
+  spec.normalize = parameters.choice<Normalize>(
+      "normalize", {{"none", Normalize::kNone}, {"clip", Normalize::kClip}, {"per_feature", Normalize::kPerFeature}});
+  const bool fixed = parameters.has("mean") || parameters.has("std");
+  if (fixed) {
+    spec.mean = parameters.number("mean", -1e9, 1e9);
+    spec.std = parameters.number("std", 1e-9, 1e9);
+  }
+  if (mfcc) {
+    spec.n_mfcc = parameters.integer("n_mfcc", 1, spec.n_mels);
+    if (parameters.has("lifter")) spec.lifter = parameters.number("lifter", 0.0, 1e6);
+  }
   parameters.finish();
+  if (fixed && spec.normalize != Normalize::kNone) {
+    fail(MME_INVALID_ARGUMENT, "preprocess: \"mean\" and \"std\" with \"normalize\" ", json.at("normalize").dump(),
+         "; expected one or the other");
+  }
   if (spec.n_fft % 2 != 0)
     fail(MME_INVALID_ARGUMENT, "preprocess: \"n_fft\" is ", spec.n_fft, "; expected an even number");
   if (json.at("power") != 1.0 && json.at("power") != 2.0) {

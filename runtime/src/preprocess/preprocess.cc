@@ -26,8 +26,8 @@ std::unique_ptr<Preprocess> make_preprocess(const nlohmann::json& parameters) {
   choose_instruction_set();
   const std::string type = parameters.is_object() ? parameters.value("type", nlohmann::json()).dump() : "none";
   if (type == "\"image\"") return make_image_preprocess(parameters);
-  if (type == "\"log_mel\"") return make_audio_preprocess(parameters);
-  fail(MME_INVALID_ARGUMENT, "preprocess: \"type\" is ", type, "; expected image or log_mel");
+  if (type == "\"log_mel\"" || type == "\"mfcc\"") return make_audio_preprocess(parameters);
+  fail(MME_INVALID_ARGUMENT, "preprocess: \"type\" is ", type, "; expected image, log_mel or mfcc");
 }
 
 }  // namespace mmedge

@@ -1,0 +1,225 @@
+#include "kernels/log_mel/log_mel.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace mmedge {
+namespace {
+
+constexpr double kSlaneyBreakHz = 1000.0;
+constexpr double kSlaneyHzPerMel = 200.0 / 3.0;
+constexpr double kSlaneyBreakMel = kSlaneyBreakHz / kSlaneyHzPerMel;
+const double kSlaneyLogStep = std::log(6.4) / 27.0;
+
+double hz_to_mel(double hz, MelScale scale) {
+  if (scale == MelScale::kHtk) return 2595.0 * std::log10(1.0 + hz / 700.0);
+  if (hz < kSlaneyBreakHz) return hz / kSlaneyHzPerMel;
+  return kSlaneyBreakMel + std::log(hz / kSlaneyBreakHz) / kSlaneyLogStep;
+}
+
+double mel_to_hz(double mel, MelScale scale) {
+  if (scale == MelScale::kHtk) return 700.0 * (std::pow(10.0, mel / 2595.0) - 1.0);
+  if (mel < kSlaneyBreakMel) return mel * kSlaneyHzPerMel;
+  return kSlaneyBreakHz * std::exp((mel - kSlaneyBreakMel) * kSlaneyLogStep);
+}
+
+// What a natural logarithm is multiplied by.
+double log_scale(LogBase log) {
+  if (log == LogBase::kNatural) return 1.0;
+  return (log == LogBase::kDecibel ? 10.0 : 1.0) / std::numbers::ln10;
+}
+
+void subtract_and_divide(std::span<float> values, float mean, float deviation) {
+  for (float& value : values) value = (value - mean) / deviation;
+}
+
+// To mean 0 and standard deviation 1. In double, in eight sums: one sum's additions would wait for each other.
+void standardize(std::span<float> values) {
+  constexpr size_t kParts = 8;
+  const auto total = [&](auto term) {
+    double parts[kParts] = {};
+    size_t i = 0;
+    for (; i + kParts <= values.size(); i += kParts) {
+      for (size_t p = 0; p < kParts; ++p) parts[p] += term(static_cast<double>(values[i + p]));
+    }
+    for (; i < values.size(); ++i) parts[0] += term(static_cast<double>(values[i]));
+    return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + ((parts[4] + parts[5]) + (parts[6] + parts[7]));
+  };
+  const auto count = static_cast<double>(values.size());
+  const double mean = total([](double value) { return value; }) / count;
+  const double squares = total([&](double value) { return (value - mean) * (value - mean); });
+  subtract_and_divide(values, static_cast<float>(mean), static_cast<float>(std::max(std::sqrt(squares / count), 1e-5)));
+}
+
+}  // namespace
+
+LogMel::LogMel(const LogMelSpec& spec) : spec_(spec) {
+  const auto n_fft = static_cast<size_t>(spec.n_fft);
+  plan_.n_fft = n_fft;
+  plan_.hop = static_cast<size_t>(spec.hop_length);
+  plan_.n_mels = static_cast<size_t>(spec.n_mels);
+  plan_.power = spec.power;
+  plan_.floor = static_cast<float>(spec.floor);
+  plan_.log_scale = static_cast<float>(log_scale(spec.log));
+  plan_.window = zeros(n_fft);
+  const size_t lead = static_cast<size_t>(spec.n_fft - spec.win_length) / 2;
+  for (int i = 0; i < spec.win_length; ++i) {
+    const double phase = 2.0 * std::numbers::pi * i / spec.win_length;
+    plan_.window[lead + static_cast<size_t>(i)] = static_cast<float>(0.5 - 0.5 * std::cos(phase));
+  }
+  make_bands();
+  plan_.spectrum = zeros((n_fft / 2 + 3) * kMostLanes);
+  plan_.columns = zeros(kMostLanes * plan_.n_mels + kMostLanes);
+  column_.resize(plan_.n_mels + kMostLanes);
+  if (has_fft(n_fft)) {
+    make_fft();
+  } else {
+    fft_ = std::make_unique<kissfft<float>>(n_fft / 2, false);
+    frame_.resize(n_fft);
+    packed_bins_.resize(n_fft / 2);
+  }
+  if (spec.n_mfcc > 0) make_cepstrum();
+}
+
+void LogMel::make_bands() {
+  const double low = hz_to_mel(spec_.f_min, spec_.mel_scale);
+  const double high = hz_to_mel(spec_.f_max, spec_.mel_scale);
+  const auto edge = [&](int i) { return mel_to_hz(low + (high - low) * i / (spec_.n_mels + 1), spec_.mel_scale); };
+  for (int m = 0; m < spec_.n_mels; ++m) {
+    const double left = edge(m), centre = edge(m + 1), right = edge(m + 2);
+    const double gain = spec_.mel_norm == MelNorm::kSlaney ? 2.0 / (right - left) : 1.0;
+    MelBand band{0, 0, plan_.weights.size()};
+    for (size_t bin = 0; bin <= plan_.n_fft / 2; ++bin) {
+      const double hz = static_cast<double>(bin) * spec_.sample_rate / spec_.n_fft;
+      const double weight = std::min((hz - left) / (centre - left), (right - hz) / (right - centre));
+      if (weight <= 0.0) continue;
+      if (band.width++ == 0) band.first = bin;
+      plan_.weights.push_back(static_cast<float>(weight * gain));
+    }
+    plan_.weights.resize((plan_.weights.size() + 3) / 4 * 4, 0.0F);
+    plan_.bands.push_back(band);
+  }
+}
+
+void LogMel::make_fft() {
+  const size_t length = plan_.n_fft / kFftColumns, rows = length / 2 + 1;
+  const size_t padded_rows = (rows + kMostLanes - 1) / kMostLanes * kMostLanes;
+  plan_.twist_re = zeros(rows * kFftColumns);
+  plan_.twist_im = zeros(rows * kFftColumns);
+  for (size_t k = 0; k < rows; ++k) {
+    for (size_t c = 0; c < kFftColumns; ++c) {
+      const double phase = 2.0 * std::numbers::pi * static_cast<double>(k * c) / static_cast<double>(plan_.n_fft);
+      plan_.twist_re[k * kFftColumns + c] = static_cast<float>(std::cos(phase));
+      plan_.twist_im[k * kFftColumns + c] = static_cast<float>(std::sin(phase));
+    }
+  }
+  plan_.rows_re = zeros(padded_rows * kFftColumns * kMostLanes);
+  plan_.rows_im = zeros(padded_rows * kFftColumns * kMostLanes);
+  const size_t used = std::min(plan_.hop, plan_.n_fft);
+  plan_.turned_rows = (used + 3) / 4 * 4;
+  plan_.turned_width = (kTurnedFrames + (plan_.n_fft - 1) / plan_.hop + kMostLanes) / kMostLanes * kMostLanes;
+  plan_.turned = zeros(plan_.turned_rows * plan_.turned_width);
+  for (size_t n = 0; n < plan_.n_fft; ++n) {
+    plan_.turned_offset.push_back(n % plan_.hop * plan_.turned_width + n / plan_.hop);
+  }
+}
+
+void LogMel::make_cepstrum() {
+  const auto inner = static_cast<double>(spec_.n_mels);
+  for (int n = 0; n < spec_.n_mfcc; ++n) {
+    const double lift =
+        spec_.lifter > 0.0 ? 1.0 + spec_.lifter / 2.0 * std::sin(std::numbers::pi * (n + 1) / spec_.lifter) : 1.0;
+    const double gain = lift * std::sqrt((n == 0 ? 1.0 : 2.0) / inner);
+    for (int m = 0; m < spec_.n_mels; ++m) {
+      cepstrum_.push_back(static_cast<float>(gain * std::cos(std::numbers::pi * n * (m + 0.5) / inner)));
+    }
+  }
+}
+
+size_t LogMel::least_samples() const {
+  const auto half = static_cast<size_t>(spec_.n_fft) / 2;
+  if (!spec_.center) return static_cast<size_t>(spec_.n_fft);
+  const size_t for_frames = spec_.drop_last ? static_cast<size_t>(spec_.hop_length) : 1;
+  return std::max(for_frames, spec_.padding == Padding::kReflect ? half + 1 : 1);
+}
+
+size_t LogMel::frame_count(size_t samples) const {
+  if (samples < least_samples()) return 0;
+  const auto hop = static_cast<size_t>(spec_.hop_length);
+  if (!spec_.center) return 1 + (samples - static_cast<size_t>(spec_.n_fft)) / hop;
+  return samples / hop + (spec_.drop_last ? 0 : 1);
+}
+
+const char* LogMel::whole_clip_step() const {
+  if (spec_.dynamic_range_db > 0.0) return "dynamic_range_db";
+  return spec_.normalize == Normalize::kNone ? nullptr : "normalize";
+}
+
+std::span<float> LogMel::clip(size_t count) {
+  clip_size_ = count;
+  padded_.resize(count + 2 * padding() + plan_.slack());
+  return {padded_.data() + padding(), count};
+}
+
+void LogMel::run(float* output) {
+  const size_t half = padding(), frames = frame_count(clip_size_), n_mels = plan_.n_mels;
+  float* first = padded_.data() + half;
+  float* end = first + clip_size_;
+  for (size_t i = 0; i < half; ++i) {
+    const bool mirror = spec_.padding == Padding::kReflect;
+    first[-1 - static_cast<ptrdiff_t>(i)] = mirror ? first[i + 1] : 0.0F;
+    end[i] = mirror ? end[-2 - static_cast<ptrdiff_t>(i)] : 0.0F;
+  }
+  if (spec_.n_mfcc > 0) log_mel_.resize(n_mels * frames);
+  float* log_mel = spec_.n_mfcc > 0 ? log_mel_.data() : output;
+  if (plan_.has_fft()) {
+    frame_rows(plan_, padded_.data(), frames, log_mel, frames);
+  } else {
+    for (size_t done = 0; done < frames; done += kMostLanes) {
+      const size_t count = std::min(kMostLanes, frames - done);
+      columns(padded_.data() + done * plan_.hop, count, plan_.columns.get());
+      transpose(plan_.columns.get(), count, n_mels, log_mel + done, frames);
+    }
+  }
+  finish(log_mel, frames, output);
+}
+
+void LogMel::columns(const float* samples, size_t count, float* output) {
+  for (size_t t = 0; t < count; ++t) {
+    const float* frame = samples + t * plan_.hop;
+    if (plan_.has_fft()) {
+      frame_spectrum(plan_, frame);
+    } else {
+      for (size_t i = 0; i < plan_.n_fft; ++i) frame_[i] = frame[i] * plan_.window[i];
+      fft_->transform_real(frame_.data(), packed_bins_.data());
+      // The library packs the two purely real bins, 0 and n_fft / 2, into the first complex number.
+      float* bins = plan_.bins();
+      bins[0] = packed_bins_[0].real() * packed_bins_[0].real();
+      bins[packed_bins_.size()] = packed_bins_[0].imag() * packed_bins_[0].imag();
+      for (size_t bin = 1; bin < packed_bins_.size(); ++bin) bins[bin] = std::norm(packed_bins_[bin]);
+    }
+    frame_bands(plan_, column_.data());
+    std::copy_n(column_.data(), plan_.n_mels, output + t * plan_.n_mels);
+  }
+}
+
+void LogMel::finish(float* log_mel, size_t frames, float* output) {
+  const std::span<float> bands(log_mel, plan_.n_mels * frames);
+  if (spec_.dynamic_range_db > 0.0 && frames > 0) {
+    const double range = spec_.dynamic_range_db * std::numbers::ln10 / 10.0 * log_scale(spec_.log);
+    const float least = *std::max_element(bands.begin(), bands.end()) - static_cast<float>(range);
+    for (float& value : bands) value = std::max(value, least);
+  }
+  if (spec_.n_mfcc > 0) multiply(cepstrum_, plan_.n_mels, log_mel, frames, output);
+  const std::span<float> values(output, rows() * frames);
+  if (spec_.normalize == Normalize::kClip) standardize(values);
+  if (spec_.normalize == Normalize::kPerFeature) {
+    for (size_t row = 0; row < rows(); ++row) standardize(values.subspan(row * frames, frames));
+  }
+  if (spec_.mean != 0.0 || spec_.std != 1.0) {
+    subtract_and_divide(values, static_cast<float>(spec_.mean), static_cast<float>(spec_.std));
+  }
+}
+
+}  // namespace mmedge
