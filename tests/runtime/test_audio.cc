@@ -1,4 +1,5 @@
-// log_mel: frame counts, silence, short and broken clips. librosa judges the values in test_preprocessing.py.
+// log_mel: frame counts, silence, short and broken clips, streams. librosa judges the values in
+// test_audio_preprocessing.py, where streams are cut anywhere, too.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -162,6 +163,142 @@ TEST(Audio, WrongDescriptionsAreRefused) {
   EXPECT_EQ(status_of([](mme_audio& a) { a.samples = nullptr; }), MME_INVALID_ARGUMENT);
   EXPECT_EQ(status_of([](mme_audio& a) { a.format = 9; }), MME_INVALID_ARGUMENT);
   EXPECT_EQ(status_of([](mme_audio&) {}), MME_OK);
+}
+
+// The tensor of a call on a stream: its shape and, row by row, its values.
+struct Frames {
+  mme_status status = MME_OK;
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+Frames take(mme_status status, const mme_tensor& tensor) {
+  if (status != MME_OK) return {status, {}, {}};
+  const auto* values = static_cast<const float*>(tensor.data);
+  return {status, {tensor.shape, tensor.shape + tensor.rank}, {values, values + tensor.size / sizeof(float)}};
+}
+
+Frames push(TestPreprocessor& preprocessor, const mme_audio& audio) {
+  mme_tensor tensor{};
+  tensor.struct_size = sizeof tensor;
+  const mme_status status = mme_preprocessor_push_audio(preprocessor.handle, &audio, &tensor);
+  return take(status, tensor);
+}
+
+Frames end(TestPreprocessor& preprocessor) {
+  mme_tensor tensor{};
+  tensor.struct_size = sizeof tensor;
+  const mme_status status = mme_preprocessor_end_audio(preprocessor.handle, &tensor);
+  return take(status, tensor);
+}
+
+TEST(AudioStream, FramesComeAsSoonAsTheirSamplesAreThere) {
+  const struct {
+    Variant variant;
+    std::vector<int64_t> frames;  // after 0, 199, 200, 201, 359, 360, 400 and 480 samples
+    int64_t at_end;
+  } cases[] = {{{}, {0, 0, 0, 1, 1, 2, 2, 2}, 2},
+               {{.pad_mode = "constant"}, {0, 0, 1, 1, 1, 2, 2, 2}, 2},
+               {{.drop_last = true}, {0, 0, 0, 1, 1, 2, 2, 2}, 1},
+               {{.center = false}, {0, 0, 0, 0, 0, 0, 1, 1}, 0}};
+  const size_t sizes[] = {0, 199, 200, 201, 359, 360, 400, 480};
+  const auto clip = tone(480);
+  for (const auto& [variant, frames, at_end] : cases) {
+    TestPreprocessor preprocessor(parameters(variant));
+    size_t before = 0;
+    int64_t total = 0;
+    for (size_t i = 0; i < std::size(sizes); ++i) {
+      mme_audio audio = make_audio(clip, 16000);
+      audio.samples = clip.data() + before;
+      audio.frames = sizes[i] - before;
+      before = sizes[i];
+      const Frames found = push(preprocessor, audio);
+      ASSERT_EQ(found.status, MME_OK) << mme_last_error();
+      EXPECT_EQ(found.shape[0], 80);
+      total += found.shape[1];
+      EXPECT_EQ(total, frames[i]) << i;
+    }
+    EXPECT_EQ(end(preprocessor).shape, (std::vector<int64_t>{80, at_end}));
+  }
+}
+
+TEST(AudioStream, APushWithASampleThatIsNotFiniteIsNotUsed) {
+  for (const int rate : {16000, 48000}) {
+    TestPreprocessor preprocessor(parameters({})), untouched(parameters({}));
+    const auto clip = tone(4000);
+    auto broken = clip;
+    broken[3999] = std::numeric_limits<float>::quiet_NaN();
+    std::vector<float> values;
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(push(preprocessor, make_audio(broken, rate)).status, MME_BAD_INPUT);
+      EXPECT_NE(std::string(mme_last_error()).find("sample 3999"), std::string::npos) << mme_last_error();
+      EXPECT_EQ(push(preprocessor, make_audio(clip, rate)).values, push(untouched, make_audio(clip, rate)).values);
+    }
+    EXPECT_EQ(end(preprocessor).values, end(untouched).values);
+  }
+}
+
+TEST(AudioStream, KeepsOneFormatUntilItEnds) {
+  TestPreprocessor preprocessor(parameters({}));
+  const auto clip = tone(1600);
+  ASSERT_EQ(push(preprocessor, make_audio(clip, 16000)).status, MME_OK);
+  EXPECT_EQ(push(preprocessor, make_audio(clip, 48000)).status, MME_INVALID_ARGUMENT);
+  EXPECT_EQ(push(preprocessor, make_audio(clip, 16000, 2)).status, MME_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(mme_last_error()).find("2 channel(s)"), std::string::npos) << mme_last_error();
+  ASSERT_EQ(push(preprocessor, make_audio(clip, 16000)).status, MME_OK);
+  ASSERT_EQ(end(preprocessor).status, MME_OK);
+  EXPECT_EQ(push(preprocessor, make_audio(clip, 48000, 2)).status, MME_OK);
+}
+
+TEST(AudioStream, TooShortAStreamIsRefusedAndTheNextBeginsAnew) {
+  TestPreprocessor preprocessor(parameters({}));
+  EXPECT_EQ(end(preprocessor).status, MME_BAD_INPUT);
+  const auto clip = tone(4000);
+  mme_audio audio = make_audio(clip, 16000);
+  audio.frames = 200;
+  ASSERT_EQ(push(preprocessor, audio).status, MME_OK);
+  EXPECT_EQ(end(preprocessor).status, MME_BAD_INPUT);
+  EXPECT_NE(std::string(mme_last_error()).find("too short: 200 samples at 16000 Hz; expected at least 201"),
+            std::string::npos)
+      << mme_last_error();
+  audio.frames = clip.size();
+  const Frames first = push(preprocessor, audio);
+  TestPreprocessor fresh(parameters({}));
+  EXPECT_EQ(first.values, push(fresh, audio).values);
+}
+
+TEST(AudioStream, AStepOverTheWholeClipIsRefusedByName) {
+  const std::string good = parameters({});
+  const struct {
+    std::string from, to, key;
+  } cases[] = {{"\"dynamic_range_db\": 0", "\"dynamic_range_db\": 80", "\"dynamic_range_db\""},
+               {"\"normalize\": \"none\"", "\"normalize\": \"clip\"", "\"normalize\""},
+               {"\"normalize\": \"none\"", "\"normalize\": \"per_feature\"", "\"normalize\""}};
+  for (const auto& [from, to, key] : cases) {
+    std::string text = good;
+    TestPreprocessor preprocessor(text.replace(text.find(from), from.size(), to));
+    EXPECT_EQ(push(preprocessor, make_audio(tone(1600), 16000)).status, MME_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(mme_last_error()).find(key), std::string::npos) << mme_last_error();
+  }
+}
+
+TEST(AudioStream, AFixedWindowDoesNotMatterFrameByFrame) {
+  TestPreprocessor fixed(parameters({.samples = 4000})), any(parameters({}));
+  const auto clip = tone(16000);
+  EXPECT_EQ(push(fixed, make_audio(clip, 16000)).values, push(any, make_audio(clip, 16000)).values);
+  EXPECT_EQ(end(fixed).values, end(any).values);
+}
+
+TEST(AudioStream, AWholeClipInBetweenDoesNotDisturbIt) {
+  for (const int rate : {16000, 44100}) {
+    TestPreprocessor disturbed(parameters({})), alone(parameters({}));
+    const auto clip = tone(5000), other = tone(9000, 200.0);
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(push(disturbed, make_audio(clip, rate)).values, push(alone, make_audio(clip, rate)).values);
+      disturbed.run(make_audio(other, rate));
+    }
+    EXPECT_EQ(end(disturbed).values, end(alone).values);
+  }
 }
 
 TEST(Parameters, AMistakeIsNamed) {

@@ -52,9 +52,6 @@ class AudioPreprocess : public Preprocess {
   }
 
   void push_audio(const mme_audio& audio) override {
-    if (window_ == 0) {
-      fail(MME_INVALID_ARGUMENT, "preprocess: \"samples\" is 0, any length; a live stream needs a fixed window");
-    }
     if (!live_) begin_live();
     live_->push(audio);
     const size_t ring = ring_frames(), n_mels = columns_of_a_frame();
@@ -139,6 +136,9 @@ class AudioPreprocess : public Preprocess {
 
   // A stream of silence.
   void begin_live() {
+    if (window_ == 0) {
+      fail(MME_INVALID_ARGUMENT, "preprocess: \"samples\" is 0, any length; a live stream needs a fixed window");
+    }
     if (live_) {
       live_->reset();
     } else {
