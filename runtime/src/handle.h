@@ -21,9 +21,15 @@ template <class Object, class Handle, uintptr_t kKind>
 class HandleTable {
   static_assert(sizeof(uintptr_t) == 8, "handles need 64-bit pointers");
 
+  // Generation and users change in one step, so a lease is of the object the handle means or of none, and holding a
+  // stale handle never makes a live one look busy. A generation is odd while its object lives.
+  struct State {
+    uint32_t generation = 0;
+    int32_t users = 0;  // -1: held exclusively
+  };
   struct Slot {
-    std::atomic<int32_t> users{0};  // -1: held exclusively
-    std::atomic<uint32_t> generation{1};
+    std::atomic<State> state{};
+    static_assert(std::atomic<State>::is_always_lock_free);
     std::shared_ptr<Object> object;
   };
 
@@ -35,11 +41,11 @@ class HandleTable {
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
     ~Lease() {
-      if (access_ == Access::kExclusive) {
-        slot_.users.store(0, std::memory_order_release);
-      } else {
-        slot_.users.fetch_sub(1, std::memory_order_release);
-      }
+      State now = slot_.state.load(std::memory_order_relaxed);
+      State next;
+      do {
+        next = {now.generation, access_ == Access::kExclusive ? 0 : now.users - 1};
+      } while (!slot_.state.compare_exchange_weak(now, next, std::memory_order_release, std::memory_order_relaxed));
     }
     Object* operator->() const { return slot_.object.get(); }
     const std::shared_ptr<Object>& object() const { return slot_.object; }
@@ -54,7 +60,7 @@ class HandleTable {
 
   Handle* insert(std::shared_ptr<Object> object) {
     const std::scoped_lock lock(mutex_);
-    size_t index = 0;
+    size_t index = count_;
     if (!free_.empty()) {
       index = free_.back();
       free_.pop_back();
@@ -62,53 +68,63 @@ class HandleTable {
       if (count_ == kMaxSlots) {
         fail(MME_OUT_OF_MEMORY, "all ", kMaxSlots, " handles of kind ", what_, " are in use; release some");
       }
-      index = count_++;
-      if (index % kChunk == 0) chunks_[index / kChunk].store(new Slot[kChunk], std::memory_order_release);
+      if (index % kChunk == 0) {
+        free_.reserve(count_ + kChunk);  // so that a release never fails for want of memory
+        chunks_[index / kChunk].store(new Slot[kChunk], std::memory_order_release);
+      }
+      ++count_;
     }
     Slot& slot = this->slot(index);
     slot.object = std::move(object);
-    const uintptr_t generation = slot.generation.load(std::memory_order_relaxed);
+    const uint32_t generation = slot.state.load(std::memory_order_relaxed).generation + 1;
+    slot.state.store({generation, 0}, std::memory_order_release);
     // NOLINTNEXTLINE(performance-no-int-to-ptr): nobody follows this pointer
-    return reinterpret_cast<Handle*>(kKind << 56 | generation << 20 | index);
+    return reinterpret_cast<Handle*>(encode(generation, index));
   }
 
   Lease lease(const Handle* handle, Access access) {
     const auto bits = reinterpret_cast<uintptr_t>(handle);
-    const size_t index = bits & 0xfffff;
-    const auto generation = static_cast<uint32_t>(bits >> 20);
-    if (bits >> 56 != kKind || index / kChunk >= chunks_.size() ||
+    const size_t index = bits & kIndexMask;
+    const auto generation = static_cast<uint32_t>(bits >> kIndexBits);
+    if (bits != encode(generation, index) || generation % 2 == 0 || index >= kMaxSlots ||
         chunks_[index / kChunk].load(std::memory_order_acquire) == nullptr) {
       reject(handle);
     }
     Slot& slot = this->slot(index);
-    if (slot.generation.load(std::memory_order_acquire) != generation) reject(handle);
-    int32_t users = slot.users.load(std::memory_order_relaxed);
+    State now = slot.state.load(std::memory_order_relaxed);
+    State next;
     do {
-      if (users < 0 || (access == Access::kExclusive && users > 0)) {
+      if (now.generation != generation) reject(handle);
+      if (now.users < 0 || (access == Access::kExclusive && now.users > 0)) {
         fail(MME_BUSY, "this ", what_, " is in use by another call; give each thread its own");
       }
-    } while (!slot.users.compare_exchange_weak(users, access == Access::kExclusive ? -1 : users + 1,
-                                               std::memory_order_acquire, std::memory_order_relaxed));
-    // Released between the two looks: the lease is of somebody else's slot.
-    if (slot.generation.load(std::memory_order_acquire) != generation || !slot.object) {
-      const Lease undo(slot, access);
-      reject(handle);
-    }
+      next = {generation, access == Access::kExclusive ? -1 : now.users + 1};
+    } while (!slot.state.compare_exchange_weak(now, next, std::memory_order_acquire, std::memory_order_relaxed));
     return Lease(slot, access);
   }
 
   void erase(const Handle* handle) {
     std::shared_ptr<Object> last;
-    const Lease held = lease(handle, Access::kExclusive);
+    {
+      const Lease held = lease(handle, Access::kExclusive);
+      last = std::move(held.slot_.object);
+      const State now = held.slot_.state.load(std::memory_order_relaxed);
+      held.slot_.state.store({now.generation + 1, now.users}, std::memory_order_relaxed);
+    }
+    // Only now that nobody holds it may the slot be given out again.
     const std::scoped_lock lock(mutex_);
-    held.slot_.generation.fetch_add(1, std::memory_order_release);
-    last = std::move(held.slot_.object);
-    free_.push_back(reinterpret_cast<uintptr_t>(handle) & 0xfffff);
+    free_.push_back(reinterpret_cast<uintptr_t>(handle) & kIndexMask);
   }
 
  private:
   static constexpr size_t kChunk = 256;
   static constexpr size_t kMaxSlots = 256 * kChunk;
+  static constexpr size_t kIndexBits = 20, kIndexMask = (size_t{1} << kIndexBits) - 1;
+  static_assert(kMaxSlots <= kIndexMask + 1);
+
+  static uintptr_t encode(uint32_t generation, size_t index) {
+    return kKind << 56 | uintptr_t{generation} << kIndexBits | index;
+  }
 
   Slot& slot(size_t index) { return chunks_[index / kChunk].load(std::memory_order_acquire)[index % kChunk]; }
 
