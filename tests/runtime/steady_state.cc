@@ -1,0 +1,381 @@
+// In steady state (sizes as in the call before) the library allocates nothing and takes no lock. This program replaces
+// the process's allocation functions and pthread_mutex_lock, counts their calls on the testing thread while a test
+// looks, and leaves out those with a frame of the engine below them.
+#include <dlfcn.h>
+#include <execinfo.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <span>
+#include <sstream>
+
+#include "support.h"
+
+// glibc's own names of what is replaced here. NOLINTBEGIN(bugprone-reserved-identifier)
+extern "C" {
+void* __libc_malloc(size_t size);
+void* __libc_calloc(size_t count, size_t size);
+void* __libc_realloc(void* memory, size_t size);
+void* __libc_memalign(size_t alignment, size_t size);
+void __libc_free(void* memory);
+}
+// NOLINTEND(bugprone-reserved-identifier)
+
+namespace {
+
+constexpr int kMostFrames = 48;
+
+struct Event {
+  const char* function;
+  std::array<void*, kMostFrames> frames;
+  int depth;
+};
+
+std::array<Event, 1024> recorded;
+size_t happened = 0, of_the_engine = 0;
+thread_local bool counting = false;
+
+bool of_engine(const Event& event) {
+  for (const void* frame : std::span(event.frames.data(), static_cast<size_t>(event.depth))) {
+    Dl_info where{};
+    if (dladdr(frame, &where) != 0 && where.dli_fname != nullptr && strstr(where.dli_fname, "libonnxruntime")) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void note(const char* function) {
+  if (!counting) return;
+  counting = false;  // what follows may allocate
+  Event event{function, {}, 0};
+  event.depth = backtrace(event.frames.data(), kMostFrames);
+  if (of_engine(event)) {
+    ++of_the_engine;
+  } else {
+    if (happened < recorded.size()) recorded[happened] = event;
+    ++happened;
+  }
+  counting = true;
+}
+
+}  // namespace
+
+extern "C" {
+
+void* malloc(size_t size) {
+  note("malloc");
+  return __libc_malloc(size);
+}
+
+void* calloc(size_t count, size_t size) {
+  note("calloc");
+  return __libc_calloc(count, size);
+}
+
+void* realloc(void* memory, size_t size) {
+  note("realloc");
+  return __libc_realloc(memory, size);
+}
+
+void* aligned_alloc(size_t alignment, size_t size) {
+  note("aligned_alloc");
+  return __libc_memalign(alignment, size);
+}
+
+int posix_memalign(void** memory, size_t alignment, size_t size) {
+  note("posix_memalign");
+  *memory = __libc_memalign(alignment, size);
+  return *memory == nullptr ? ENOMEM : 0;
+}
+
+void free(void* memory) {
+  if (memory != nullptr) note("free");
+  __libc_free(memory);
+}
+
+int pthread_mutex_lock(pthread_mutex_t* mutex) {
+  static const auto next = reinterpret_cast<int (*)(pthread_mutex_t*)>(dlsym(RTLD_NEXT, "pthread_mutex_lock"));
+  note("pthread_mutex_lock");
+  return next(mutex);
+}
+
+}  // extern "C"
+
+namespace {
+
+// The library's frames of an event, innermost first, as addr2line takes them.
+std::string callers(const Event& event) {
+  std::string text;
+  for (int frame = 0; frame < event.depth; ++frame) {
+    Dl_info where{}, self{};
+    dladdr(event.frames[static_cast<size_t>(frame)], &where);
+    dladdr(reinterpret_cast<void*>(&note), &self);
+    if (where.dli_fbase == self.dli_fbase || where.dli_fname == nullptr) continue;
+    if (std::strstr(where.dli_fname, "libgtest") != nullptr) break;
+    const char* slash = std::strrchr(where.dli_fname, '/');
+    std::ostringstream one;
+    one << " < " << (slash ? slash + 1 : where.dli_fname);
+    if (where.dli_sname != nullptr) one << ':' << where.dli_sname;
+    one << "+0x" << std::hex
+        << static_cast<char*>(event.frames[static_cast<size_t>(frame)]) - static_cast<char*>(where.dli_fbase);
+    text += one.str();
+  }
+  return text;
+}
+
+// What `steady` does that steady state should not, a line for each place and how often; "" if nothing.
+template <class Body>
+std::string events_of(Body&& steady) {
+  happened = of_the_engine = 0;
+  counting = true;
+  steady();
+  counting = false;
+  std::map<std::string, int> places;
+  for (size_t i = 0; i < std::min(happened, recorded.size()); ++i) {
+    ++places[recorded[i].function + callers(recorded[i])];
+  }
+  std::string text;
+  for (const auto& [place, count] : places) text += place + " (" + std::to_string(count) + " times)\n";
+  return text;
+}
+
+// `except`: a library that may allocate all the same.
+template <class Call>
+void settle_and_expect_none(Call&& call, const char* except = nullptr) {
+  for (int i = 0; i < 3; ++i) ASSERT_STREQ(mme_status_name(call()), "MME_OK") << mme_last_error();
+  std::vector<mme_status> statuses(5);
+  std::istringstream events(events_of([&] {
+    for (mme_status& status : statuses) status = call();
+  }));
+  for (std::string event; std::getline(events, event);) {
+    if (except == nullptr || event.find(except) == std::string::npos) ADD_FAILURE() << event;
+  }
+  EXPECT_EQ(statuses, std::vector<mme_status>(5, MME_OK));
+}
+
+constexpr char kImage[] = R"({"type": "image", "width": 64, "height": 48, "channels": "rgb", "fit": "stretch",
+  "interpolation": "bilinear", "antialias": true, "mean": [0, 0, 0], "std": [1, 1, 1]})";
+constexpr char kLogMel[] = R"({"type": "log_mel", "sample_rate": 8000, "samples": 0, "n_fft": 200, "win_length": 200,
+  "hop_length": 80, "n_mels": 40, "f_min": 0.0, "f_max": 4000.0, "mel_scale": "htk", "mel_norm": "none", "power": 2.0,
+  "center": true, "pad_mode": "reflect", "drop_last": false, "log": "db", "floor": 1e-10, "dynamic_range_db": 0.0,
+  "normalize": "none"})";
+
+constexpr int kWidth = 318, kHeight = 242;
+
+// A frame of any format, odd rows' ends included, in one buffer.
+struct Frame {
+  explicit Frame(int32_t format, int32_t rotation = 0) : bytes(size_t{kWidth} * kHeight * 4, 77) {
+    image.struct_size = sizeof image;
+    image.format = format;
+    image.width = kWidth;
+    image.height = kHeight;
+    image.rotation = rotation;
+    constexpr size_t kLuma = size_t{kWidth} * kHeight, kChroma = kLuma / 4;
+    const auto plane = [&](int index, size_t offset, size_t stride, size_t size) {
+      image.planes[index] = bytes.data() + offset;
+      image.strides[index] = stride;
+      image.sizes[index] = size;
+    };
+    if (format == MME_IMAGE_NV12) {
+      plane(0, 0, kWidth, kLuma);
+      plane(1, kLuma, kWidth, kLuma / 2);
+    } else if (format == MME_IMAGE_I420) {
+      plane(0, 0, kWidth, kLuma);
+      plane(1, kLuma, kWidth / 2, kChroma);
+      plane(2, kLuma + kChroma, kWidth / 2, kChroma);
+    } else {
+      const size_t pixel = format == MME_IMAGE_GREY8                                ? 1
+                           : format == MME_IMAGE_YUYV || format == MME_IMAGE_UYVY   ? 2
+                           : format == MME_IMAGE_RGBA8 || format == MME_IMAGE_BGRA8 ? 4
+                                                                                    : 3;
+      plane(0, 0, kWidth * pixel, kLuma * pixel);
+    }
+  }
+
+  std::vector<uint8_t> bytes;
+  mme_image image{};
+};
+
+class SteadyStateTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(mme_model_open(bundle_path("digits.mme").c_str(), nullptr, &model), MME_OK) << mme_last_error();
+    ASSERT_EQ(mme_session_create(model, nullptr, &session), MME_OK) << mme_last_error();
+  }
+  void TearDown() override {
+    mme_session_destroy(session);
+    mme_model_close(model);
+  }
+
+  mme_model* model = nullptr;
+  mme_session* session = nullptr;
+  std::vector<float> samples = std::vector<float>(48000, 0.25F);
+};
+
+// Each call of the hot path on its own, for every format.
+class FormatsTest : public SteadyStateTest, public testing::WithParamInterface<int32_t> {};
+
+TEST_P(FormatsTest, AFrameIsPreprocessed) {
+  for (const int32_t rotation : {0, 90, 180, 270}) {
+    Frame frame(GetParam(), rotation);
+    for (const bool region : {false, true}) {
+      frame.image.mirror = region;
+      frame.image.region_x = frame.image.region_y = region ? 11 : 0;
+      frame.image.region_width = frame.image.region_height = region ? 101 : 0;
+      settle_and_expect_none([&] { return mme_session_set_image(session, "image", &frame.image); });
+      TestPreprocessor preprocessor(kImage);
+      mme_tensor tensor{sizeof(mme_tensor)};
+      settle_and_expect_none([&] { return mme_preprocessor_image(preprocessor.handle, &frame.image, &tensor); });
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Image, FormatsTest, testing::Range<int32_t>(MME_IMAGE_RGB8, MME_IMAGE_UYVY + 1));
+
+// From rates other than the model's, 8000, it resamples. For a whole clip libsoxr's state is made anew each time.
+class RatesTest : public SteadyStateTest, public testing::WithParamInterface<int32_t> {};
+
+TEST_P(RatesTest, AClipIsPreprocessed) {
+  const char* resampler = GetParam() == 8000 ? nullptr : "libsoxr";
+  mme_audio audio = make_audio(samples, GetParam());
+  settle_and_expect_none([&] { return mme_session_set_audio(session, "audio", &audio); }, resampler);
+  TestPreprocessor preprocessor(kLogMel);
+  mme_tensor tensor{sizeof(mme_tensor)};
+  settle_and_expect_none([&] { return mme_preprocessor_audio(preprocessor.handle, &audio, &tensor); }, resampler);
+  const std::vector<int16_t> whole(samples.size(), 1000);
+  audio.format = MME_AUDIO_INT16;
+  audio.channels = 2;
+  audio.samples = whole.data();
+  audio.frames = whole.size() / 2;
+  settle_and_expect_none([&] { return mme_session_set_audio(session, "audio", &audio); }, resampler);
+}
+
+TEST_P(RatesTest, AStreamIsPushed) {
+  mme_audio audio = make_audio(samples, GetParam());
+  audio.frames = static_cast<size_t>(GetParam()) / 50;
+  const auto push = [&] { return mme_session_push_audio(session, "audio", &audio); };
+  for (int i = 0; i < 100; ++i) push();  // longer than the window
+  settle_and_expect_none(push);
+  TestPreprocessor preprocessor(kLogMel);
+  mme_tensor tensor{sizeof(mme_tensor)};
+  const auto push_alone = [&] { return mme_preprocessor_push_audio(preprocessor.handle, &audio, &tensor); };
+  for (int i = 0; i < 100; ++i) push_alone();
+  settle_and_expect_none(push_alone);
+}
+
+TEST_P(RatesTest, AStreamIsRunFromItsWindow) {
+  mme_audio audio = make_audio(samples, GetParam());
+  audio.frames = static_cast<size_t>(GetParam()) / 50;
+  const Frame frame(MME_IMAGE_BGR8);
+  mme_result result{sizeof(mme_result)};
+  const auto tick = [&] {
+    const mme_status pushed = mme_session_push_audio(session, "audio", &audio);
+    if (pushed != MME_OK) return pushed;
+    const mme_status set = mme_session_set_image(session, "image", &frame.image);
+    return set ? set : mme_session_run(session, &result);
+  };
+  for (int i = 0; i < 100; ++i) tick();
+  settle_and_expect_none(tick);
+}
+
+INSTANTIATE_TEST_SUITE_P(Audio, RatesTest, testing::Values(8000, 16000, 44100, 48000));
+
+TEST_F(SteadyStateTest, ARunAndAllThatIsReadFromIt) {
+  const Frame frame(MME_IMAGE_RGB8);
+  const mme_audio audio = make_audio(samples, 8000);
+  mme_result result{sizeof(mme_result)};
+  mme_tensor output{sizeof(mme_tensor)};
+  mme_timing timing{sizeof(mme_timing)};
+  settle_and_expect_none([&] {
+    mme_status status = mme_session_set_image(session, "image", &frame.image);
+    if (status == MME_OK) status = mme_session_set_audio(session, "audio", &audio);
+    if (status == MME_OK) status = mme_session_run(session, &result);
+    if (status == MME_OK) status = mme_session_output(session, 0, &output);
+    for (size_t i = 0; status == MME_OK && i < result.timing_count; ++i) {
+      status = mme_session_timing(session, i, &timing);
+    }
+    return status;
+  });
+}
+
+TEST_F(SteadyStateTest, ARunOnATensorWithAnInputAbsent) {
+  std::vector<float> values(32 * 32, 0.5F);
+  const std::array<int64_t, 3> shape{1, 32, 32};
+  const mme_tensor tensor{sizeof(mme_tensor), nullptr,     MME_FLOAT32, values.data(), values.size() * sizeof(float),
+                          shape.size(),       shape.data()};
+  mme_result result{sizeof(mme_result)};
+  settle_and_expect_none([&] {
+    mme_status status = mme_session_set_tensor(session, "image", &tensor);
+    if (status == MME_OK) status = mme_session_set_absent(session, "audio");
+    return status ? status : mme_session_run(session, &result);
+  });
+}
+
+TEST_F(SteadyStateTest, WhatDescribesAModel) {
+  mme_model_info model_info{sizeof(mme_model_info)};
+  mme_input_info input_info{sizeof(mme_input_info)};
+  const char* label = nullptr;
+  settle_and_expect_none([&] {
+    mme_status status = mme_model_get_info(model, &model_info);
+    if (status == MME_OK) status = mme_model_get_input(model, 1, &input_info);
+    return status ? status : mme_model_get_label(model, 3, &label);
+  });
+}
+
+TEST(SteadyState, ASearch) {
+  constexpr size_t kRows = 5000, kDimension = 96, kMost = 1024;
+  std::vector<std::byte> gallery(kRows * kDimension * 4);
+  std::vector<float> query(kDimension, 0.5F), scores(kMost);
+  std::vector<int64_t> indices(kMost);
+  size_t found = 0;
+  for (const int32_t type : {MME_FLOAT32, MME_FLOAT16, MME_INT8}) {
+    for (const int32_t metric : {MME_COSINE, MME_DOT, MME_EUCLIDEAN}) {
+      for (const size_t k : {size_t{1}, size_t{10}, kMost}) {
+        const mme_search search{sizeof(mme_search), metric, type, gallery.data(), kRows, kDimension, 0, 0};
+        settle_and_expect_none(
+            [&] { return mme_similarity_top_k(&search, query.data(), k, indices.data(), scores.data(), &found); });
+      }
+    }
+  }
+}
+
+// The counter itself: what is known to allocate and to lock is seen, and the engine's own work is left out.
+TEST_F(SteadyStateTest, WhatAllocatesOrLocksIsCounted) {
+  mme_audio audio = make_audio(samples, 8000);
+  audio.frames = 4000;
+  ASSERT_EQ(mme_session_set_audio(session, "audio", &audio), MME_OK);
+  audio.frames = 48000;
+  const std::string longer = events_of([&] { mme_session_set_audio(session, "audio", &audio); });
+  EXPECT_NE(longer.find("alloc < "), std::string::npos) << longer;
+
+  mme_session* another = nullptr;
+  const std::string created = events_of([&] { mme_session_create(model, nullptr, &another); });
+  EXPECT_NE(created.find("malloc < "), std::string::npos) << created;
+  EXPECT_NE(created.find("pthread_mutex_lock < "), std::string::npos) << created;
+  EXPECT_NE(created.find("mme_session_create"), std::string::npos) << created;
+  const std::string destroyed = events_of([&] { mme_session_destroy(another); });
+  EXPECT_NE(destroyed.find("free < "), std::string::npos) << destroyed;
+  EXPECT_NE(events_of([] { mme_bundle_check(nullptr); }), "") << "a message is a string";
+
+  // Opening a model makes the engine allocate many thousand times: all of that is the engine's.
+  mme_model* opened = nullptr;
+  const std::string path = bundle_path("digits.mme").string();
+  events_of([&] { mme_model_open(path.c_str(), nullptr, &opened); });
+  const size_t ours = happened;
+  EXPECT_EQ(mme_model_close(opened), MME_OK);
+  EXPECT_GT(of_the_engine, 2 * ours);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::array<void*, 4> frames{};
+  backtrace(frames.data(), frames.size());  // loads the unwinder
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
