@@ -23,7 +23,7 @@ class HandleTable {
 
   // Generation and users change in one step, so a lease is of the object the handle means or of none, and holding a
   // stale handle never makes a live one look busy. A generation is odd while its object lives.
-  struct State {
+  struct alignas(uint64_t) State {
     uint32_t generation = 0;
     int32_t users = 0;  // -1: held exclusively
   };

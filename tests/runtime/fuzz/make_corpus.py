@@ -1,0 +1,134 @@
+"""Write the fuzzers' first inputs from the test bundles: make_corpus.py BUNDLES CORPUS fills CORPUS/TARGET."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+FORMATS = {"rgb8": (3, 0), "bgr8": (3, 0), "grey8": (1, 0), "rgba8": (4, 0), "bgra8": (4, 0)} | {
+    "nv12": (1, 1), "i420": (1, 2), "yuyv": (2, 0), "uyvy": (2, 0)
+}  # fmt: skip  # bytes per pixel of the first plane, number of chroma planes
+
+
+def manifests(bundles: Path) -> Iterator[bytes]:
+    for path in sorted(bundles.glob("*/manifest.json")):
+        whole = json.loads(path.read_text())
+        yield json.dumps(whole).encode()
+        for key in ("evidence", "provenance"):
+            whole.pop(key, None)
+        yield json.dumps(whole, separators=(",", ":")).encode()
+
+
+def checked_bundles(bundles: Path) -> Iterator[bytes]:
+    for text in manifests(bundles):
+        manifest = json.loads(text)
+        for path in ("model.onnx", "../model.onnx", "/model.onnx", "manifest.json"):
+            manifest["files"] = {path: {"size": "@SIZE", "sha256": "@SHA256"}}
+            manifest["graphs"][0]["path"] = path
+            yield json.dumps(manifest).replace('"@SIZE"', "@SIZE").encode() + b"\0graph"
+
+
+def parameters(bundles: Path) -> Iterator[bytes]:
+    for text in manifests(bundles):
+        for spec in (entry["preprocess"] for entry in json.loads(text)["inputs"]):
+            yield json.dumps(spec).encode()
+            for key, values in {
+                "fit": ["stretch", "letterbox", "crop"],
+                "interpolation": ["bilinear", "nearest", "bicubic"],
+                "antialias": [True, False],
+                "type": ["image", "log_mel", "mfcc"],
+                "n_fft": [2, 400, 512, 65536],
+                "mel_scale": ["htk", "slaney"],
+                "log": ["natural", "log10", "db"],
+                "samples": [0, 1, 8000],
+            }.items():
+                if key in spec:
+                    yield from (json.dumps(spec | {key: value}).encode() for value in values)
+
+
+def images() -> Iterator[bytes]:
+    sizes = [(16, 16), (17, 13), (64, 48), (1, 1), (255, 3)]
+    for (name, (pixel, chroma)), (width, height) in itertools.product(FORMATS.items(), sizes):
+        half = (width + 1) // 2
+        packed = width * pixel if name not in ("yuyv", "uyvy") else 4 * half
+        rows = [(packed, height)]
+        rows += [(2 * half if chroma == 1 else half, (height + 1) // 2)] * chroma
+        rows += [(0, 0)] * (3 - len(rows))
+        for flags, turn in ((3, 0), (2, 1), (3 | 32, 2), (3 | 64, 3)):
+            region = struct.pack("<4h", 0, 0, width // 2, height // 2) if flags & 64 else b""
+            yield (
+                struct.pack("<B2H", flags, 31, 31)
+                + struct.pack("<4H", list(FORMATS).index(name), width - 1, height - 1, turn)
+                + struct.pack("<2b", 1, 1)
+                + region
+                + b"".join(struct.pack("<3H", stride, count, 0) for stride, count in rows)
+                + random.randbytes(200)
+            )
+
+
+def clips() -> Iterator[bytes]:
+    for flags, shape, hop, cut, frames in itertools.product(
+        (1, 2, 3, 7, 64 | 3), (0, 1, 0x0A, 0x13, 0x2C), (79, 159), (36, 3999), (199, 8000)
+    ):
+        kind = struct.pack("<2H", flags & 1, flags % 3)
+        rate = struct.pack("<H", 5) if flags & 64 else b""
+        yield (
+            struct.pack("<2B2H", flags, shape, hop, 300)
+            + kind
+            + rate
+            + struct.pack("<2H", cut, frames)
+            + random.randbytes(300)
+        )
+
+
+def sessions() -> Iterator[bytes]:
+    image = struct.pack("<2B2H", 0, 0, 40, 30)
+    name = {"image": b"\0", "audio": b"\1"}
+    clip = struct.pack("<3BH", 1, 0, 1, 8000)
+    calls = {
+        "image": image + name["image"],
+        "audio": b"\1" + clip + name["audio"],
+        "push": b"\2" + clip + name["audio"],
+        "reset": b"\3" + name["audio"],
+        "tensor": struct.pack("<3B", 4, 0, 1) + b"\1" + name["image"],
+        "absent": b"\5" + name["audio"],
+        "run": b"\6",
+        "read": b"\7\0",
+    }
+    for order in itertools.permutations(calls, 4):
+        yield b"\0" + b"".join(calls[call] for call in order) + calls["run"] + calls["read"]
+    yield b"\3" + calls["image"] + (calls["push"] + calls["image"] + calls["run"]) * 5
+
+
+def searches() -> Iterator[bytes]:
+    for flags, metric, kind, rows in itertools.product((0, 8, 32, 64), range(3), range(3), (0, 1, 17, 300)):
+        padding = struct.pack("<H", 2) if flags & 8 else b""
+        yield (
+            struct.pack("<B4H", flags, metric, kind, rows, 96) + padding + struct.pack("<H", 5) + random.randbytes(500)
+        )
+
+
+def main(bundles: Path, corpus: Path) -> None:
+    random.seed(1)
+    for target, inputs in {
+        "bundle": checked_bundles(bundles),
+        "manifest": manifests(bundles),
+        "preprocess": parameters(bundles),
+        "image": images(),
+        "audio": clips(),
+        "session": sessions(),
+        "similarity": searches(),
+    }.items():
+        folder = corpus / target
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, content in enumerate(inputs):
+            (folder / f"seed-{number:04}").write_bytes(content)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
