@@ -7,7 +7,9 @@ NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*
           runtime/generate_abi.py CMakeLists.txt pyproject.toml
 KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
-.PHONY: help setup demo test lint test-cpp test-python bench clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: help setup demo test lint docs test-cpp fuzz test-python bench clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -69,22 +71,34 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mmedge
 	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
+	$(BIN)/python docs/generate_c_api.py --check
 	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release 'runtime/src/.*' 2> /dev/null
+
+docs: build/install.stamp  ## Write docs/c-api.md from the header's comments
+	$(BIN)/python docs/generate_c_api.py
 
 build/bundles/digits.mme: build/install.stamp tests/make_bundles.py $(wildcard export/*.py mmedge/models/*.py)
 	$(BIN)/python tests/make_bundles.py build/bundles
 	@touch $@
 
-test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain and under ASan and UBSan
+ENGINE = MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
+         MMEDGE_ONNXRUNTIME=$$($(BIN)/python -c 'from mmedge.runtime.native import find_onnxruntime as f; print(f())')
+
+test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain, under ASan and UBSan, and the threaded ones under TSan
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	cmake -S . -B build/asan -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug \
 	  > build/configure.log
-	for kind in release asan; do \
-	  cmake --build build/$$kind && \
-	  MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
-	  MMEDGE_ONNXRUNTIME=$$($(BIN)/python -c 'from mmedge.runtime.native import find_onnxruntime as f; print(f())') \
-	  ctest --test-dir build/$$kind --output-on-failure || exit 1; \
+	cmake -S . -B build/tsan -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=thread > build/configure.log
+	for kind in release asan tsan; do \
+	  cmake --build build/$$kind && $(ENGINE) ctest --test-dir build/$$kind --output-on-failure || exit 1; \
 	done
+
+fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time
+	cmake -S . -B build/fuzz -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=fuzzer-no-link,address,undefined \
+	  -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14 > build/configure.log
+	cmake --build build/fuzz
+	$(BIN)/python tests/runtime/fuzz/make_corpus.py build/bundles build/fuzz-corpus
+	$(ENGINE) sh tests/runtime/fuzz/run.sh build/fuzz/tests/runtime/fuzz build/fuzz-corpus $(FUZZ_SECONDS)
 
 test-python: build/install.stamp  ## The Python and end-to-end tests
 	$(BIN)/pytest

@@ -33,22 +33,24 @@ def checked_bundles(bundles: Path) -> Iterator[bytes]:
             yield json.dumps(manifest).replace('"@SIZE"', "@SIZE").encode() + b"\0graph"
 
 
+VARIANTS: dict[str, list[str | int | bool]] = {
+    "fit": ["stretch", "letterbox", "crop"],
+    "interpolation": ["bilinear", "nearest", "bicubic"],
+    "antialias": [True, False],
+    "type": ["image", "log_mel", "mfcc"],
+    "n_fft": [2, 400, 512, 65536],
+    "mel_scale": ["htk", "slaney"],
+    "log": ["natural", "log10", "db"],
+    "samples": [0, 1, 8000],
+}
+
+
 def parameters(bundles: Path) -> Iterator[bytes]:
     for text in manifests(bundles):
         for spec in (entry["preprocess"] for entry in json.loads(text)["inputs"]):
             yield json.dumps(spec).encode()
-            for key, values in {
-                "fit": ["stretch", "letterbox", "crop"],
-                "interpolation": ["bilinear", "nearest", "bicubic"],
-                "antialias": [True, False],
-                "type": ["image", "log_mel", "mfcc"],
-                "n_fft": [2, 400, 512, 65536],
-                "mel_scale": ["htk", "slaney"],
-                "log": ["natural", "log10", "db"],
-                "samples": [0, 1, 8000],
-            }.items():
-                if key in spec:
-                    yield from (json.dumps(spec | {key: value}).encode() for value in values)
+            for key in [key for key in VARIANTS if key in spec]:
+                yield from (json.dumps(spec | {key: value}).encode() for value in VARIANTS[key])
 
 
 def images() -> Iterator[bytes]:
