@@ -76,7 +76,9 @@ int main(int argc, char **argv) {
   int exit_code = 1;
 
   if (argc != 4) return fail("usage: kiosk BUNDLE FRAME.ppm|- CLIP.wav|-");
-  if (mme_api_version() != MME_API_VERSION) return fail("libmmedge is of another API version than the header");
+  if (mme_api_version() >> 16 != MME_API_VERSION_MAJOR || mme_api_version() < MME_API_VERSION) {
+    return fail("libmmedge is older than the header, or of another major version");
+  }
   if (strcmp(argv[2], "-") != 0 && (pixels = read_pnm(argv[2], &frame)) == NULL) {
     return fail("the frame is not a readable PGM or PPM file");
   }
