@@ -9,7 +9,7 @@ KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test lint docs test-cpp fuzz test-python bench clean
+.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python bench clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -21,7 +21,7 @@ setup: build/install.stamp  ## Install what is missing (apt, .venv) and build th
 
 build/packages.stamp: scripts/debian-packages.txt scripts/install-packages.sh
 	@mkdir -p build
-	sh scripts/install-packages.sh
+	sh scripts/install-packages.sh scripts/debian-packages.txt
 	@touch $@
 
 build/onnxruntime/usr/include: build/packages.stamp scripts/fetch-onnxruntime-headers.sh
@@ -61,7 +61,7 @@ build/demo/evaluation.json: $(BUNDLE)/manifest.json
 
 # ---- Checks ----------------------------------------------------------------------------------------------------------
 
-test: lint test-cpp test-python  ## Set up and run every check
+test: lint test-cpp test-aarch64 test-python  ## Set up and run every check
 
 lint: build/install.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check .
@@ -99,6 +99,20 @@ fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each t
 	cmake --build build/fuzz
 	$(BIN)/python tests/runtime/fuzz/make_corpus.py build/bundles build/fuzz-corpus
 	$(ENGINE) sh tests/runtime/fuzz/run.sh build/fuzz/tests/runtime/fuzz build/fuzz-corpus $(FUZZ_SECONDS)
+
+build/aarch64/fetched.stamp: build/venv.stamp constraints.txt scripts/debian-packages-aarch64.txt \
+                             scripts/fetch-aarch64.sh scripts/own-apt.sh
+	sh scripts/install-packages.sh scripts/debian-packages-aarch64.txt
+	sh scripts/fetch-aarch64.sh
+	@touch $@
+
+test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and C++ tests, cross-built and emulated
+	cmake -S . -B build/aarch64/release -G Ninja -DMMEDGE_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake \
+	  > build/configure.log
+	cmake --build build/aarch64/release
+	MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
+	MMEDGE_ONNXRUNTIME=$$(echo $(CURDIR)/build/aarch64/onnxruntime/onnxruntime/capi/libonnxruntime.so.*) \
+	ctest --test-dir build/aarch64/release --output-on-failure
 
 test-python: build/install.stamp  ## The Python and end-to-end tests
 	$(BIN)/pytest

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Install the Debian packages the build, the demo's data and the tests need; does nothing where all are there.
+# Install the Debian packages of a list, such as debian-packages.txt; does nothing where all are there.
 set -eu
-list=$(dirname "$0")/debian-packages.txt
+list=$1
 missing=$(while read -r package; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
 done < "$list")

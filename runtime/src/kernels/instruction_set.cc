@@ -38,7 +38,7 @@ void choose_instruction_set() {
 }
 
 const char* instruction_set() {
-  const int64_t targets = hwy::SupportedTargets();
+  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
   return hwy::TargetName(targets & -targets);
 }
 
