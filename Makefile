@@ -9,7 +9,7 @@ KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python bench clean
+.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python wheels bench clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -101,7 +101,7 @@ fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each t
 	$(ENGINE) sh tests/runtime/fuzz/run.sh build/fuzz/tests/runtime/fuzz build/fuzz-corpus $(FUZZ_SECONDS)
 
 build/aarch64/fetched.stamp: build/venv.stamp constraints.txt scripts/debian-packages-aarch64.txt \
-                             scripts/fetch-aarch64.sh scripts/own-apt.sh
+                             scripts/fetch-aarch64.sh scripts/fetch-root.sh scripts/own-apt.sh
 	sh scripts/install-packages.sh scripts/debian-packages-aarch64.txt
 	sh scripts/fetch-aarch64.sh
 	@touch $@
@@ -114,8 +114,12 @@ test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and
 	MMEDGE_ONNXRUNTIME=$$(echo $(CURDIR)/build/aarch64/onnxruntime/onnxruntime/capi/libonnxruntime.so.*) \
 	ctest --test-dir build/aarch64/release --output-on-failure
 
-test-python: build/install.stamp  ## The Python and end-to-end tests
+test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests
 	$(BIN)/pytest
+
+wheels: build/install.stamp build/aarch64/fetched.stamp  ## The wheels for x86_64 and aarch64, into dist/
+	sh scripts/build-wheel.sh x86_64 dist
+	sh scripts/build-wheel.sh aarch64 dist
 
 bench: data/av-digits/README.md  ## What fusing the modalities gains, over 3 seeds (20 minutes)
 	$(BIN)/python benchmarks/bench_fusion_gain.py --data data/av-digits

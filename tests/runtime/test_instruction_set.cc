@@ -1,7 +1,7 @@
 // Which instructions the kernels are compiled to and dispatched to.
-#include "kernels/instruction_set.h"
-
 #include <gtest/gtest.h>
+
+#include "kernels/instruction_set.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "test_instruction_set.cc"
