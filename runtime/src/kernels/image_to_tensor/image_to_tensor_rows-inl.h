@@ -26,7 +26,7 @@ constexpr int kLanes = static_cast<int>(HWY_LANES(int32_t));
 constexpr int kBlockBytes = static_cast<int>(HWY_LANES(uint8_t));
 constexpr int kChunks = kStripRows / kLanes;
 constexpr int kBlocks128 = kLanes / 4;
-constexpr int kPrefetchBytes = 192;  // ahead in a row: three blocks of cache lines
+constexpr int kPrefetchBytes = 192;  // ahead in a row: three cache lines
 
 // sum + low * low + high * high of each lane's two 16-bit halves.
 HWY_INLINE VI add_pair_products(VI sum, VI a, VI b) {
