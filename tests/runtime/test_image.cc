@@ -1,9 +1,27 @@
 // image_to_tensor: against values worked out by hand, and against itself where two descriptions mean one picture.
-// Pillow judges it in tests/runtime/test_preprocessing.py.
+// Pillow and exact arithmetic judge it in tests/runtime/test_image_preprocessing.py.
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
 #include <random>
 
 #include "support.h"
+
+namespace {
+std::size_t allocations = 0;  // through operator new, the library's included
+}
+
+void* operator new(std::size_t size) {
+  ++allocations;
+  void* memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -95,7 +113,10 @@ TEST(Image, RotationAndMirrorEqualMovingThePixels) {
       mme_image image = make_image(MME_IMAGE_RGB8, width, height, stored);
       image.rotation = rotation;
       image.mirror = mirror;
-      EXPECT_EQ(tall.run(image), tall.run(make_image(MME_IMAGE_RGB8, w, h, upright))) << rotation << mirror;
+      const auto found = tall.run(image), expected = tall.run(make_image(MME_IMAGE_RGB8, w, h, upright));
+      ASSERT_EQ(found.size(), expected.size());
+      // The passes change places, and each rounds its weights in the order of the stored pixels.
+      for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i] * 255, expected[i] * 255, 0.05) << rotation << mirror;
     }
   }
 }
@@ -108,6 +129,82 @@ TEST(Image, OddAndTinySizesStayInBounds) {
       EXPECT_EQ(preprocessor.run(make_image(MME_IMAGE_RGB8, width, height, pixels)).size(), 32U * 32U);
     }
   }
+}
+
+// A frame whose planes each end where readable memory ends.
+class FrameAtPageEnd {
+ public:
+  FrameAtPageEnd(mme_image_format format, int width, int height) {
+    image.struct_size = sizeof image;
+    image.format = format;
+    image.width = width;
+    image.height = height;
+    const size_t w = static_cast<size_t>(width), h = static_cast<size_t>(height), half = (w + 1) / 2;
+    const bool planar = format == MME_IMAGE_NV12 || format == MME_IMAGE_I420;
+    const bool four = format == MME_IMAGE_RGBA8 || format == MME_IMAGE_BGRA8;
+    const bool three = format == MME_IMAGE_RGB8 || format == MME_IMAGE_BGR8;
+    const bool one = format == MME_IMAGE_GREY8 || planar;
+    add(0, one ? w : three ? 3 * w : four ? 4 * w : 4 * half, h);
+    if (format == MME_IMAGE_NV12) add(1, 2 * half, (h + 1) / 2);
+    if (format == MME_IMAGE_I420) add(1, half, (h + 1) / 2);
+    if (format == MME_IMAGE_I420) add(2, half, (h + 1) / 2);
+  }
+  FrameAtPageEnd(const FrameAtPageEnd&) = delete;
+  FrameAtPageEnd& operator=(const FrameAtPageEnd&) = delete;
+  ~FrameAtPageEnd() {
+    for (const auto& [memory, size] : mapped_) munmap(memory, size);
+  }
+
+  mme_image image{};
+
+ private:
+  void add(int plane, size_t row, size_t rows) {
+    const size_t page = 4096, stride = row + 5;
+    const size_t bytes = stride * (rows - 1) + row, readable = (bytes + page - 1) / page * page;
+    void* memory = mmap(nullptr, readable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    ASSERT_EQ(mprotect(static_cast<std::byte*>(memory) + readable, page, PROT_NONE), 0);
+    mapped_.emplace_back(memory, readable + page);
+    image.planes[plane] = static_cast<std::byte*>(memory) + readable - bytes;
+    image.strides[plane] = stride;
+    image.sizes[plane] = bytes;
+  }
+
+  std::vector<std::pair<void*, size_t>> mapped_;
+};
+
+TEST(Image, NothingIsReadPastTheLastPixelOfAPlane) {
+  for (const bool antialias : {false, true}) {
+    TestPreprocessor preprocessor(parameters(24, 40, "rgb", antialias));
+    for (int format = MME_IMAGE_RGB8; format <= MME_IMAGE_UYVY; ++format) {
+      for (const int width : {1, 2, 31, 64, 97, 640}) {
+        for (const int height : {1, 2, 33, 51}) {
+          for (const int rotation : {0, 90}) {
+            FrameAtPageEnd frame(static_cast<mme_image_format>(format), width, height);
+            frame.image.rotation = rotation;
+            EXPECT_EQ(preprocessor.run(frame.image).size(), 3U * 24 * 40) << mme_last_error();
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Image, TheSameGeometryAgainAllocatesNothing) {
+  TestPreprocessor preprocessor(parameters(24, 40, "rgb", true));
+  FrameAtPageEnd frame(MME_IMAGE_NV12, 97, 51), other(MME_IMAGE_NV12, 97, 51);
+  mme_tensor tensor{sizeof(mme_tensor), nullptr, MME_FLOAT32, nullptr, 0, 0, nullptr};
+  ASSERT_EQ(mme_preprocessor_image(preprocessor.handle, &frame.image, &tensor), MME_OK);
+  const void* values = tensor.data;
+  const size_t before = allocations;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(mme_preprocessor_image(preprocessor.handle, i % 2 ? &frame.image : &other.image, &tensor), MME_OK);
+  }
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(tensor.data, values);
+  frame.image.rotation = 90;
+  ASSERT_EQ(mme_preprocessor_image(preprocessor.handle, &frame.image, &tensor), MME_OK);
+  EXPECT_GT(allocations, before) << "the counter sees the library's allocations";
 }
 
 TEST(Image, AShortBufferIsRefusedWithBothSizes) {

@@ -52,17 +52,17 @@ void check_plane(const mme_image& image, const Format& format, int plane) {
   const size_t row = groups(image.width, layout.group_width) * static_cast<size_t>(layout.group_bytes);
   const size_t rows = groups(image.height, layout.group_height);
   const size_t stride = image.strides[plane];
-  const std::string where = concat("image: plane ", plane, " (", layout.name, ")");
-  const std::string what = concat(image.width, "x", image.height, " ", format.name);
+  const auto where = [&] { return concat("image: plane ", plane, " (", layout.name, ")"); };
+  const auto what = [&] { return concat(image.width, "x", image.height, " ", format.name); };
   if (image.planes[plane] == nullptr) {
-    fail(MME_INVALID_ARGUMENT, where, " is NULL; ", format.name, " has ", format.planes, " plane(s)");
+    fail(MME_INVALID_ARGUMENT, where(), " is NULL; ", format.name, " has ", format.planes, " plane(s)");
   }
   if (stride < row || stride > kMaxStride) {
-    fail(MME_BAD_INPUT, where, " has a stride of ", stride, " bytes; a row of ", what, " needs at least ", row);
+    fail(MME_BAD_INPUT, where(), " has a stride of ", stride, " bytes; a row of ", what(), " needs at least ", row);
   }
   const size_t needed = (rows - 1) * stride + row;
   if (image.sizes[plane] < needed) {
-    fail(MME_BAD_INPUT, where, " holds ", image.sizes[plane], " bytes; ", what, " with a stride of ", stride, " needs ",
+    fail(MME_BAD_INPUT, where(), " holds ", image.sizes[plane], " bytes; ", what(), " with a stride of ", stride, " needs ",
          needed);
   }
 }

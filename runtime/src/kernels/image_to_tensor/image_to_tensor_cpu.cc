@@ -265,7 +265,7 @@ class Worker {
 };
 
 void resize_and_convert(const ImagePlan& plan, const ImageFrame& frame, int32_t* workspace, const ImageDestination& to) {
-  fill_border(plan, to);
+  if (plan.bordered) fill_border(plan, to);
   Worker worker(plan, frame, workspace, to);
   if (plan.color == ColorMode::kYuv) return worker.run<ColorMode::kYuv, 3, 3>();
   if (plan.color == ColorMode::kMix) {

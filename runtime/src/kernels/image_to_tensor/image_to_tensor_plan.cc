@@ -350,6 +350,7 @@ ImagePlan make_image_plan(const ImageToTensorSpec& spec, const ImageGeometry& ge
   plan.rows = placement.height;
   plan.left = placement.left;
   plan.top = placement.top;
+  plan.bordered = placement.width < spec.width || placement.height < spec.height;
   plan.flip_columns = flip_x;
   plan.flip_rows = flip_y;
   if (plan.turned) {

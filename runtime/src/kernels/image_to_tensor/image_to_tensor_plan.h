@@ -98,6 +98,7 @@ struct ImagePlan {
   bool turned = false;                 // the stored rows are the upright columns
   bool flip_columns = false, flip_rows = false;
   int left = 0, top = 0;               // where the resized picture lies in the output
+  bool bordered = false;               // whether it leaves some of it to `pad`
   std::vector<Surface> surfaces;
   int inputs = 0;                      // channels resized, of all surfaces
   ColorMode color = ColorMode::kScale;
