@@ -9,8 +9,9 @@ From camera bytes to 3x224x224 float32, antialiased, with ImageNet's mean and st
 Every round times eight frames with each, in turn, one by one and by the thread's CPU time, so that other processes'
 turns do not count. A call takes a hundred microseconds or more, the clock and the binding together under two: they are
 left in. `*_us` are medians; the rounds go through 48 frames, more than the second-level cache holds, as a camera's next
-frame is never there. `mmedge_warm_us` is one frame again and again. `max_diff_levels` is the largest difference to colour
-conversion and resize in float64, unclipped until the end, in levels of 255. MMEDGE_MAX_ISA limits the instructions.
+frame is never there. `mmedge_warm_us` is one frame again and again. `max_diff_levels` is the largest difference to
+colour conversion and resize in float64, unclipped until the end, in levels of 255. MMEDGE_MAX_ISA limits the
+instructions.
 
     python benchmarks/bench_image.py --json
 """
@@ -137,7 +138,7 @@ def exact(case: Case, frame: Bytes) -> npt.NDArray[np.float64]:
         y = (luma.astype(float) - 16) * (255 / 219)
         rgb = np.stack([y + 1.596027 * v, y - 0.391762 * u - 0.812968 * v, y + 2.017232 * u], axis=2)
     resized = np.einsum("ty,yxc,ux->ctu", triangle(case.height), rgb, triangle(case.width), optimize=True)
-    return np.clip(resized, 0, 255)
+    return np.asarray(np.clip(resized, 0, 255))
 
 
 def microseconds(call: Callable[[], Any]) -> float:

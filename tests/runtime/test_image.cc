@@ -116,7 +116,8 @@ TEST(Image, RotationAndMirrorEqualMovingThePixels) {
       const auto found = tall.run(image), expected = tall.run(make_image(MME_IMAGE_RGB8, w, h, upright));
       ASSERT_EQ(found.size(), expected.size());
       // The passes change places, and each rounds its weights in the order of the stored pixels.
-      for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i] * 255, expected[i] * 255, 0.05) << rotation << mirror;
+      for (size_t i = 0; i < found.size(); ++i)
+        EXPECT_NEAR(found[i] * 255, expected[i] * 255, 0.05) << rotation << mirror;
     }
   }
 }

@@ -30,7 +30,7 @@ YUV_FORMATS = FORMATS[5:]
 DTYPES = {lib.MME_FLOAT32: np.float32, lib.MME_FLOAT16: np.float16, lib.MME_UINT8: np.uint8, lib.MME_INT8: np.int8}
 SIDES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 TARGETS = st.tuples(st.integers(1, 64), st.integers(1, 64))
-# ITU-R BT.601 and BT.709 as usually printed, for Y in 16..235 and for full range: V to red, U and V to green, U to blue.
+# BT.601 and BT.709 as usually printed, for Y in 16..235 and for full range: V to red, U and V to green, U to blue.
 MATRICES = {
     (lib.MME_COLOR_BT601, lib.MME_COLOR_LIMITED): (1.596027, -0.391762, -0.812968, 2.017232),
     (lib.MME_COLOR_BT709, lib.MME_COLOR_LIMITED): (1.792741, -0.213249, -0.532909, 2.112402),
@@ -100,11 +100,11 @@ def run(preprocess: dict[str, Any], *frames: Frame) -> list[npt.NDArray[Any]]:
     return tensors
 
 
-def triangle(source: int, target: int, antialias: bool, begin: float = 0.0, length: float = 0.0) -> Exact:
-    """The matrix [target, source] of a bilinear resize of source pixels begin to begin + length, from its definition."""
-    scale = (length or source) / target
+def triangle(source: int, target: int, antialias: bool) -> Exact:
+    """The matrix [target, source] of a bilinear resize, from its definition."""
+    scale = source / target
     reach = max(scale, 1.0) if antialias else 1.0
-    centres = begin + (np.arange(target) + 0.5) * scale
+    centres = (np.arange(target) + 0.5) * scale
     weights = np.maximum(0.0, 1.0 - np.abs(np.arange(source) + 0.5 - centres[:, None]) / reach)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
@@ -144,7 +144,13 @@ def upright(picture: npt.NDArray[Any], rotation: int, mirror: bool) -> npt.NDArr
 
 
 @settings(max_examples=80, deadline=None)
-@given(SIDES, TARGETS, st.sampled_from(["RGB8", "BGR8", "GREY8", "RGBA8"]), st.sampled_from(["rgb", "grey"]), st.integers(0, 999))
+@given(
+    SIDES,
+    TARGETS,
+    st.sampled_from(["RGB8", "BGR8", "GREY8", "RGBA8"]),
+    st.sampled_from(["rgb", "grey"]),
+    st.integers(0, 999),
+)
 def test_any_resize_is_within_one_level_of_pillow(
     source: tuple[int, int], target: tuple[int, int], format: str, channels: str, seed: int
 ) -> None:
@@ -278,7 +284,13 @@ def test_a_region_outside_the_frame_or_half_given_is_refused_with_its_numbers() 
 
 @pytest.mark.parametrize(
     ("format", "plane", "name", "needed"),
-    [("NV12", 1, "UV", 40), ("I420", 2, "V", 20), ("I420", 0, "Y", 63), ("YUYV", 0, "pixels", 140), ("RGBA8", 0, "pixels", 252)],
+    [
+        ("NV12", 1, "UV", 40),
+        ("I420", 2, "V", 20),
+        ("I420", 0, "Y", 63),
+        ("YUYV", 0, "pixels", 140),
+        ("RGBA8", 0, "pixels", 252),
+    ],
 )
 def test_a_short_plane_is_named_with_both_sizes(format: str, plane: int, name: str, needed: int) -> None:
     frame = random_frame(format, 7, 9)
@@ -369,13 +381,13 @@ def test_every_type_and_layout_holds_the_same_numbers(
     (bytes_,) = run(parameters(*size, channels, layout=layout, dtype="uint8"), frame)
     assert bytes_.dtype == np.uint8
     np.testing.assert_array_equal(bytes_, np.rint(reference))
-    normal = {"mean": [0.4, 0.5, 0.6][:count], "std": [0.2, 0.3, 0.25][:count]}
+    normal: dict[str, Any] = {"mean": [0.4, 0.5, 0.6][:count], "std": [0.2, 0.3, 0.25][:count]}
     (exact,) = run(parameters(*size, channels, layout=layout, **normal), frame)
     (half,) = run(parameters(*size, channels, layout=layout, dtype="float16", **normal), frame)
     assert half.dtype == np.float16
     np.testing.assert_array_equal(half, exact.astype(np.float16))
-    quantised = {"dtype": "int8", "scale": 0.004, "zero_point": -9}
-    (found,) = run(parameters(*size, channels, layout=layout, **quantised, **normal), frame)
+    quantised: dict[str, Any] = {"dtype": "int8", "scale": 0.004, "zero_point": -9, **normal}
+    (found,) = run(parameters(*size, channels, layout=layout, **quantised), frame)
     assert found.dtype == np.int8
     ideal = exact.astype(float) / 0.004
     expected = np.clip(np.rint(ideal) - 9, -128, 127)
@@ -388,7 +400,7 @@ def test_every_type_and_layout_holds_the_same_numbers(
 
 def test_int8_rounds_half_to_even_and_then_adds_the_zero_point() -> None:
     frame = Frame("GREY8", 4, 1, [np.array([[1, 3, 5, 255]], np.uint8)])
-    quantised = {"dtype": "int8", "std": [1.0], "scale": 2 / 255, "zero_point": 1}
+    quantised: dict[str, Any] = {"dtype": "int8", "std": [1.0], "scale": 2 / 255, "zero_point": 1}
     (found,) = run(parameters(4, 1, "grey", **quantised), frame)
     assert found.reshape(-1).tolist() == [1, 3, 3, 127]
 

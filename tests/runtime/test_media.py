@@ -54,7 +54,8 @@ def test_exif_orientation_is_applied_like_the_frame_rotation(orientation: int, t
     )
     stored = decode_image(jpeg(1))
     turned = Image(stored, "rgb", *ORIENTATIONS[orientation])
-    np.testing.assert_array_equal(preprocessor(turned), preprocessor(upright))
+    # Turning swaps the passes of the resize, and with them their roundings.
+    np.testing.assert_allclose(preprocessor(turned), preprocessor(upright), atol=0.05 / 255)
 
 
 def test_a_broken_image_is_an_error_with_its_name(tmp_path: Path) -> None:

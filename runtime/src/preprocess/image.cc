@@ -12,7 +12,8 @@ namespace {
 class ImagePreprocess : public Preprocess {
  public:
   explicit ImagePreprocess(ImageToTensorSpec spec) : kernel_(std::move(spec)) {
-    const auto& [width, height, channels] = std::tuple{kernel_.spec().width, kernel_.spec().height, kernel_.spec().channel_count()};
+    const auto& [width, height, channels] =
+        std::tuple{kernel_.spec().width, kernel_.spec().height, kernel_.spec().channel_count()};
     if (kernel_.spec().layout == ImageLayout::kPlanar) {
       shape_ = {channels, height, width};
     } else {
@@ -71,7 +72,8 @@ void read_type(Parameters& parameters, ImageToTensorSpec& spec) {
   if (std::any_of(spec.mean.begin(), spec.mean.end(), [](float mean) { return mean != 0.0F; })) {
     parameters.wrong("mean", R"(zeros: "dtype" "uint8" holds the levels 0 to 255 as they are)");
   }
-  if (std::any_of(spec.stddev.begin(), spec.stddev.end(), [](float s) { return std::abs(s * 255.0F - 1.0F) > 1e-5F; })) {
+  if (std::any_of(spec.stddev.begin(), spec.stddev.end(),
+                  [](float s) { return std::abs(s * 255.0F - 1.0F) > 1e-5F; })) {
     parameters.wrong("std", R"(1/255 each: "dtype" "uint8" holds the levels 0 to 255 as they are)");
   }
 }

@@ -62,8 +62,8 @@ void check_plane(const mme_image& image, const Format& format, int plane) {
   }
   const size_t needed = (rows - 1) * stride + row;
   if (image.sizes[plane] < needed) {
-    fail(MME_BAD_INPUT, where(), " holds ", image.sizes[plane], " bytes; ", what(), " with a stride of ", stride, " needs ",
-         needed);
+    fail(MME_BAD_INPUT, where(), " holds ", image.sizes[plane], " bytes; ", what(), " with a stride of ", stride,
+         " needs ", needed);
   }
 }
 
@@ -105,8 +105,17 @@ ImageFrame check_image(const mme_image& image) {
     fail(MME_INVALID_ARGUMENT, "image: rotation is ", image.rotation, "; expected 0, 90, 180 or 270");
   }
   ImageFrame frame{};
-  frame.geometry = {static_cast<mme_image_format>(image.format), image.width, image.height, image.rotation,
-                    image.mirror != 0, 0, 0, 0, 0, MME_COLOR_BT601, MME_COLOR_LIMITED};
+  frame.geometry = {static_cast<mme_image_format>(image.format),
+                    image.width,
+                    image.height,
+                    image.rotation,
+                    image.mirror != 0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    MME_COLOR_BT601,
+                    MME_COLOR_LIMITED};
   if (image.format >= MME_IMAGE_NV12) {  // the others ignore both
     if (image.color_matrix != MME_COLOR_BT601 && image.color_matrix != MME_COLOR_BT709) {
       fail(MME_INVALID_ARGUMENT, "image: color_matrix ", image.color_matrix, " is not one of mme_color_matrix");

@@ -27,10 +27,10 @@
 // and writes the tensor once. At 1280x720: 1.4 MB + 0.6 MB; 5.6 M multiply-adds by rows (two outputs per byte), 1.2 M
 // by columns. On AVX-512 about 220 thousand vector operations, on AVX2 560 thousand, so compute and the L2/L3 bandwidth
 // bind about equally.
-// Shape: a strip is 16 output rows. The row pass walks down a block of one vector of byte columns, two rows at a time as
-// 16-bit pair dot products, each pair into the two output rows it touches; the 16 finished rows are transposed, so that
-// columns become vectors of 16 rows, into a window kept in L1; there the column pass is again pair dot products, 16 rows
-// at once, and colour conversion splits no byte: de-interleaving is done while transposing.
+// Shape: a strip is 16 output rows. The row pass walks down a block of one vector of byte columns, two rows at a time
+// as 16-bit pair dot products, each pair into the two output rows it touches; the 16 finished rows are transposed, so
+// that columns become vectors of 16 rows, into a window kept in L1; there the column pass is again pair dot products,
+// 16 rows at once, and colour conversion splits no byte: de-interleaving is done while transposing.
 #pragma once
 
 #include <hwy/aligned_allocator.h>

@@ -27,7 +27,7 @@ void resize_and_convert(const ImagePlan&, const ImageFrame&, int32_t*, const Ima
 }
 #else
 
-constexpr int kTile = kTileColumns * kStripRows;  // values of one channel of a tile
+constexpr ptrdiff_t kTile = kTileColumns * kStripRows;  // values of one channel of a tile
 
 // A channel's window: its pairs from `base` on, 16 rows each.
 struct Window {
@@ -38,7 +38,7 @@ struct Window {
 // The column pass of kCount channels that share their taps, for one output column and 16 rows at once.
 template <int kCount>
 HWY_INLINE void resize_column(const ColumnTaps& taps, const Window* windows, int column, VF (*inputs)[kChunks]) {
-  const uint32_t* weights = taps.weights.data() + column * taps.pairs;
+  const uint32_t* weights = taps.weights.data() + ptrdiff_t{column} * taps.pairs;
   const uint32_t* end = weights + taps.pairs;
   const ptrdiff_t begin = ptrdiff_t{taps.first[static_cast<size_t>(column)] - windows[0].base} * kStripRows;
   const int32_t* window[kCount];
@@ -88,8 +88,8 @@ struct Colors {
 
 // Rows of 16 values out of columns of 16 values; `rows` of them are written.
 HWY_INLINE void turn_tile(const float* values, float* to, ptrdiff_t to_stride, int rows) {
-  for (int y = 0; y < kStripRows; y += kLanes) {
-    for (int x = 0; x < kTileColumns; x += kLanes) {
+  for (ptrdiff_t y = 0; y < kStripRows; y += kLanes) {
+    for (ptrdiff_t x = 0; x < kTileColumns; x += kLanes) {
       VF lines[kLanes];
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) lines[i] = hn::Load(kFloats, values + (x + i) * kStripRows + y);
@@ -109,7 +109,8 @@ class Worker {
     int input = 0;
     for (const Surface& surface : plan.surfaces) {
       for (int c = 0; c < surface.channels && input < 3; ++c, ++input) {
-        windows_[input] = {workspace + plan.windows[input], 0, surface.block_pairs[c] * kBlockBytes / kMostBlockBytes};
+        windows_[input] = {workspace + plan.windows[input], 0,
+                           static_cast<int>(surface.block_pairs[c] * kBlockBytes / kMostBlockBytes)};
         taps_[input] = &surface.columns[c];
       }
     }
@@ -118,7 +119,7 @@ class Worker {
   template <ColorMode kMode, int kInputs, int kOutputs>
   void run() {
     for (first_ = 0, strip_ = 0; first_ < plan_.rows; first_ += kStripRows, ++strip_) {
-      count_ = std::min(kStripRows, plan_.rows - first_);
+      count_ = std::min(static_cast<int>(kStripRows), plan_.rows - first_);
       for (int& block : blocks_) block = 0;
       for (Window& window : windows_) window.base = 0;
       for (int begin = 0, tile = 0; begin < plan_.columns; begin += kTileColumns, ++tile) {
@@ -127,7 +128,7 @@ class Worker {
           provide(plan_.surfaces[s], blocks_[s], input, tile);
           input += plan_.surfaces[s].channels;
         }
-        const int columns = std::min(kTileColumns, plan_.columns - begin);
+        const int columns = std::min(static_cast<int>(kTileColumns), plan_.columns - begin);
         finish_tile<kMode, kInputs, kOutputs>(begin, columns);
         write(begin, columns);
       }
@@ -156,7 +157,8 @@ class Worker {
         }
       }
       for (int c = 0; c < kOutputs; ++c) {
-        for (int v = 0; v < kChunks; ++v) hn::Store(colors.output(c, inputs, v), kFloats, values + c * kTile + v * kLanes);
+        for (int v = 0; v < kChunks; ++v)
+          hn::Store(colors.output(c, inputs, v), kFloats, values + c * kTile + v * kLanes);
       }
     }
   }
@@ -170,14 +172,14 @@ class Worker {
       needed = std::max(needed, (surface.columns[c].tile_last[t] + pairs - 1) / pairs);
     }
     for (; blocks < needed; ++blocks) {
-      int32_t* to[3] = {};
+      int32_t* to[3] = {};  // NOLINT(misc-const-correctness): what they point to is written
       for (int c = 0; c < surface.channels; ++c) {
         Window& window = windows_[input + c];
         const int done = blocks * window.block_pairs, first = surface.columns[c].tile_first[t];
         if (done + window.block_pairs - window.base > surface.columns[c].capacity) {
           const int live = std::max(done - first, 0);
           std::memmove(window.pairs, window.pairs + (first - window.base) * kStripRows,
-                       static_cast<size_t>(live) * kStripRows * sizeof(int32_t));
+                       static_cast<size_t>(live * kStripRows) * sizeof(int32_t));
           window.base = std::min(first, done);
         }
         to[c] = window.pairs + (done - window.base) * kStripRows;
@@ -187,8 +189,9 @@ class Worker {
   }
 
   void make_block(const Surface& surface, int block, int32_t* const* to) {
-    const int vectors = surface.layout == SurfaceLayout::kRgb ? 3 : 1, bytes = vectors * kBlockBytes;
-    const int begin = block * bytes, readable = std::min(bytes, surface.row_bytes - begin);
+    const int vectors = surface.layout == SurfaceLayout::kRgb ? 3 : 1;
+    const ptrdiff_t bytes = vectors * kBlockBytes;
+    const ptrdiff_t begin = block * bytes, readable = std::min(bytes, surface.row_bytes - begin);
     const auto strip = static_cast<size_t>(strip_);
     ptrdiff_t stride = frame_.strides[surface.plane];
     int origin = 0;  // the row `source` points to
@@ -204,7 +207,7 @@ class Worker {
       origin = first_row;
     }
     const ptrdiff_t step = plan_.flip_rows ? -2 * kLanes : 2 * kLanes;
-    int32_t* lines = plan_.flip_rows ? lines_ + (count_ - 1) * 2 * kLanes : lines_;
+    int32_t* lines = plan_.flip_rows ? lines_ + 2 * kLanes * (count_ - 1) : lines_;
     switch (surface.layout) {
       case SurfaceLayout::kPlane:
         resize_rows<false>(source, stride, origin, surface.rows, first_, count_, lines, step);
@@ -224,7 +227,8 @@ class Worker {
       case SurfaceLayout::kRgb:
         for (int i = 0; i < vectors; ++i) {
           resize_rows<false>(source + i * kBlockBytes, stride, origin, surface.rows, first_, count_, lines, step);
-          int32_t* raw = raw_ + i * kBlockBytes / 2 * kStripRows;
+          // NOLINTNEXTLINE(misc-const-correctness): what it points to is written
+          int32_t* const raw = raw_ + i * kBlockBytes / 2 * kStripRows;
           turn_block<SurfaceLayout::kRgb>(lines_, &raw);
         }
         return sort_rgb(raw_, to);
@@ -241,7 +245,8 @@ class Worker {
                           (to_.layout == ImageLayout::kPlanar || to_.channels == 1);
     for (int c = 0; c < to_.channels; ++c) {
       if (in_place) {
-        float* row = static_cast<float*>(to_.tensor) + (static_cast<ptrdiff_t>(plan_.order[c]) * to_.height + y) * to_.width + x;
+        float* row =
+            static_cast<float*>(to_.tensor) + (static_cast<ptrdiff_t>(plan_.order[c]) * to_.height + y) * to_.width + x;
         turn_tile(values_ + c * kTile, row, to_.width, count_);
       } else {
         turn_tile(values_ + c * kTile, turned_ + c * kTile, kTileColumns, kStripRows);
@@ -264,7 +269,8 @@ class Worker {
   alignas(64) float turned_[3 * kTile];
 };
 
-void resize_and_convert(const ImagePlan& plan, const ImageFrame& frame, int32_t* workspace, const ImageDestination& to) {
+void resize_and_convert(const ImagePlan& plan, const ImageFrame& frame, int32_t* workspace,
+                        const ImageDestination& to) {
   if (plan.bordered) fill_border(plan, to);
   Worker worker(plan, frame, workspace, to);
   if (plan.color == ColorMode::kYuv) return worker.run<ColorMode::kYuv, 3, 3>();

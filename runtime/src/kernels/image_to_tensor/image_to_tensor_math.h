@@ -8,8 +8,8 @@
 
 namespace mmedge {
 
-// One axis of the resize. The outputs divide [begin, begin + span) of the source evenly, and each is centred on the middle
-// of its part; source pixel x covers [x, x + 1).
+// One axis of the resize. The outputs divide [begin, begin + span) of the source evenly, and each is centred on the
+// middle of its part; source pixel x covers [x, x + 1).
 struct ResizeAxis {
   double begin, span;
   int outputs;
@@ -49,8 +49,8 @@ struct ColorTransform {
 };
 
 // From the definition of Y, U and V: Y = kr R + kg G + kb B, and U and V are B - Y and R - Y scaled to a range of one
-// (ITU-R BT.601-7 section 2.5, BT.709-6 section 3). Limited range puts Y on 16 to 235 and U and V on 16 to 240 (BT.601-7
-// section 2.5.3); full range is JPEG's (JFIF 1.02).
+// (ITU-R BT.601-7 section 2.5, BT.709-6 section 3). Limited range puts Y on 16 to 235 and U and V on 16 to 240
+// (BT.601-7 section 2.5.3); full range is JPEG's (JFIF 1.02).
 inline ColorTransform yuv_to_rgb(mme_color_matrix matrix, mme_color_range range) {
   const double kr = matrix == MME_COLOR_BT709 ? 0.2126 : 0.299, kb = matrix == MME_COLOR_BT709 ? 0.0722 : 0.114;
   const double kg = 1.0 - kr - kb;

@@ -94,7 +94,7 @@ RowSchedule schedule_rows(const QuantisedTaps& quantised) {
   schedule.bits = quantised.bits;
   const auto& taps = quantised.taps;
   for (size_t begin = 0; begin < taps.size(); begin += kStripRows) {
-    const size_t end = std::min(begin + kStripRows, taps.size());
+    const size_t end = std::min<size_t>(begin + kStripRows, taps.size());
     int done = 0;  // rows before it have been given to output i
     int first_row = taps[begin].first, last_row = taps[begin].last();
     for (size_t i = begin; i < end; ++i) {
@@ -136,7 +136,7 @@ ColumnTaps pair_columns(const QuantisedTaps& quantised, int origin, int block_pa
   }
   for (size_t begin = 0; begin < taps.size(); begin += kTileColumns) {
     int last = 0;
-    for (size_t i = begin; i < std::min(begin + kTileColumns, taps.size()); ++i) {
+    for (size_t i = begin; i < std::min<size_t>(begin + kTileColumns, taps.size()); ++i) {
       last = std::max(last, (taps[i].last() - 1 - origin) / 2 + 1);
     }
     columns.tile_first.push_back(
@@ -288,10 +288,9 @@ ColorTransform levels(const ImageToTensorSpec& spec, const ImageGeometry& geomet
 }
 
 void set_color(ImagePlan& plan, const ImageToTensorSpec& spec, const ColorTransform& transform) {
-  plan.color = is_yuv(plan.geometry.format) && spec.channels != ImageChannels::kGrey ? ColorMode::kYuv
-               : spec.channels == ImageChannels::kGrey && plan.geometry.format != MME_IMAGE_GREY8
-                   ? ColorMode::kMix
-                   : ColorMode::kScale;
+  plan.color = is_yuv(plan.geometry.format) && spec.channels != ImageChannels::kGrey              ? ColorMode::kYuv
+               : spec.channels == ImageChannels::kGrey && plan.geometry.format != MME_IMAGE_GREY8 ? ColorMode::kMix
+                                                                                                  : ColorMode::kScale;
   if ((spec.channels == ImageChannels::kBgr) != is_bgr(plan.geometry.format) && spec.channel_count() == 3) {
     std::swap(plan.order[0], plan.order[2]);
   }
@@ -315,13 +314,15 @@ void set_color(ImagePlan& plan, const ImageToTensorSpec& spec, const ColorTransf
 }
 
 void lay_out_workspace(ImagePlan& plan) {
-  const auto take = [&plan](size_t count) { return std::exchange(plan.workspace, plan.workspace + (count + 15) / 16 * 16); };
+  const auto take = [&plan](size_t count) {
+    return std::exchange(plan.workspace, plan.workspace + (count + 15) / 16 * 16);
+  };
   int input = 0;
   for (Surface& surface : plan.surfaces) {
     for (int c = 0; c < surface.channels; ++c) {
       const ColumnTaps& columns = surface.columns[c];
       // An output's taps are padded to `pairs`: they may look past what was computed, at zero weight.
-      plan.windows[input++] = take(static_cast<size_t>(columns.capacity + columns.pairs) * kStripRows);
+      plan.windows[input++] = take(static_cast<size_t>((columns.capacity + columns.pairs) * kStripRows));
     }
     int rows = 0;
     for (size_t i = 0; i < surface.rows.first_row.size(); ++i) {
@@ -342,10 +343,10 @@ ImagePlan make_image_plan(const ImageToTensorSpec& spec, const ImageGeometry& ge
   // Turning clockwise by 90 degrees makes the stored left column, read upwards, the upright top row.
   const bool flip_x = (geometry.rotation == 90 || geometry.rotation == 180) != geometry.mirror;
   const bool flip_y = geometry.rotation == 180 || geometry.rotation == 270;
-  ExactTaps columns = stored_taps(placement.x,
-                                  {geometry.region_x, plan.turned ? geometry.height : geometry.width, flip_x});
-  ExactTaps rows = stored_taps(placement.y,
-                               {geometry.region_y, plan.turned ? geometry.width : geometry.height, flip_y});
+  ExactTaps columns =
+      stored_taps(placement.x, {geometry.region_x, plan.turned ? geometry.height : geometry.width, flip_x});
+  ExactTaps rows =
+      stored_taps(placement.y, {geometry.region_y, plan.turned ? geometry.width : geometry.height, flip_y});
   plan.columns = placement.width;
   plan.rows = placement.height;
   plan.left = placement.left;

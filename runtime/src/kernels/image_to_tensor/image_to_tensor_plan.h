@@ -1,6 +1,7 @@
 // What image_to_tensor works out once per geometry: quantised taps, the order of work, and the colour coefficients.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -42,8 +43,8 @@ struct ImageGeometry {
   bool operator==(const ImageGeometry&) const = default;
 };
 
-inline constexpr int kStripRows = 16;    // output rows worked on together
-inline constexpr int kTileColumns = 16;  // output columns finished together
+inline constexpr ptrdiff_t kStripRows = 16;    // output rows worked on together
+inline constexpr ptrdiff_t kTileColumns = 16;  // output columns finished together
 inline constexpr int kMostBlockBytes = 64;
 
 // How the bytes of a row hold its channels.
@@ -57,19 +58,19 @@ struct RowStep {
 };
 
 struct RowSchedule {
-  int bits = 0;                // the weights of one output sum to 1 << bits
-  std::vector<RowStep> steps;  // of all output rows
-  std::vector<int> ends;       // of output row i: steps ends[i] to ends[i + 1]
+  int bits = 0;                          // the weights of one output sum to 1 << bits
+  std::vector<RowStep> steps;            // of all output rows
+  std::vector<int> ends;                 // of output row i: steps ends[i] to ends[i + 1]
   std::vector<int> first_row, last_row;  // per strip
 };
 
 // One resized channel: taps over pairs of neighbouring source columns, counted from the surface's first column used.
 struct ColumnTaps {
   int bits = 0;
-  int pairs = 0;                  // of every output, zero weights included
-  int capacity = 0;               // pairs the window holds
-  std::vector<int> first;         // pair, per output column
-  std::vector<uint32_t> weights;  // [output column][pairs], two 16-bit weights each
+  int pairs = 0;                           // of every output, zero weights included
+  int capacity = 0;                        // pairs the window holds
+  std::vector<int> first;                  // pair, per output column
+  std::vector<uint32_t> weights;           // [output column][pairs], two 16-bit weights each
   std::vector<int> tile_first, tile_last;  // pairs a tile of output columns needs, and all tiles after it
 };
 
@@ -94,19 +95,19 @@ enum class ColorMode : uint8_t {
 
 struct ImagePlan {
   ImageGeometry geometry{};
-  int columns = 0, rows = 0;           // resized, along the stored axes
-  bool turned = false;                 // the stored rows are the upright columns
+  int columns = 0, rows = 0;  // resized, along the stored axes
+  bool turned = false;        // the stored rows are the upright columns
   bool flip_columns = false, flip_rows = false;
-  int left = 0, top = 0;               // where the resized picture lies in the output
-  bool bordered = false;               // whether it leaves some of it to `pad`
+  int left = 0, top = 0;  // where the resized picture lies in the output
+  bool bordered = false;  // whether it leaves some of it to `pad`
   std::vector<Surface> surfaces;
-  int inputs = 0;                      // channels resized, of all surfaces
+  int inputs = 0;  // channels resized, of all surfaces
   ColorMode color = ColorMode::kScale;
   // Output c = sum over k of factor[c][k] * input k + offset[c], clamped to [least[c], most[c]], written as channel
   // order[c]. kScale: of input c alone (or the only one), and needs no clamp.
   float factor[3][3] = {}, offset[3] = {}, least[3] = {}, most[3] = {}, pad[3] = {};
   int order[3] = {0, 1, 2};
-  size_t windows[3] = {};              // where in the workspace, in int32
+  size_t windows[3] = {};  // where in the workspace, in int32
   size_t workspace = 0;
 };
 

@@ -22,10 +22,10 @@ constexpr hn::ScalableTag<int32_t> kInts;
 constexpr hn::ScalableTag<float> kFloats;
 using VI = hn::Vec<decltype(kInts)>;
 using VF = hn::Vec<decltype(kFloats)>;
-constexpr int kLanes = static_cast<int>(HWY_LANES(int32_t));
-constexpr int kBlockBytes = static_cast<int>(HWY_LANES(uint8_t));
-constexpr int kChunks = kStripRows / kLanes;
-constexpr int kBlocks128 = kLanes / 4;
+constexpr ptrdiff_t kLanes = HWY_LANES(int32_t);
+constexpr ptrdiff_t kBlockBytes = HWY_LANES(uint8_t);
+constexpr ptrdiff_t kChunks = kStripRows / kLanes;
+constexpr ptrdiff_t kBlocks128 = kLanes / 4;
 constexpr int kPrefetchBytes = 192;  // ahead in a row: three cache lines
 
 // sum + low * low + high * high of each lane's two 16-bit halves.
@@ -64,7 +64,7 @@ HWY_INLINE void transpose(D d, V (&x)[kLanes]) {
   V quads[4][kBlocks128];  // [lane within a block][four rows]
 #pragma GCC unroll 4
   for (int group = 0; group < kBlocks128; ++group) {
-    const V *row = x + 4 * group;
+    const V* row = x + 4 * group;
     const auto low0 = hn::BitCast(d64, hn::InterleaveLower(d, row[0], row[1]));
     const auto low1 = hn::BitCast(d64, hn::InterleaveLower(d, row[2], row[3]));
     const auto high0 = hn::BitCast(d64, hn::InterleaveUpper(d, row[0], row[1]));
@@ -108,8 +108,8 @@ constexpr bool splits_bytes(SurfaceLayout layout) {
 
 // Resizes one block of byte columns by rows, to values of 1/128 level. Source row 0 is at
 // `source - origin * stride`. Output row i, `count` of them from `first` on,
-// goes to lines[i * step]: two vectors of 16-bit pairs. Split: even columns, then odd ones, in order. Otherwise pairs of
-// neighbours, each 128-bit block's first four pairs in the one and last four in the other.
+// goes to lines[i * step]: two vectors of 16-bit pairs. Split: even columns, then odd ones, in order. Otherwise pairs
+// of neighbours, each 128-bit block's first four pairs in the one and last four in the other.
 template <bool kSplit>
 HWY_NOINLINE void resize_rows(const uint8_t* source, ptrdiff_t stride, int origin, const RowSchedule& rows, int first,
                               int count, int32_t* lines, ptrdiff_t step) {
@@ -167,9 +167,8 @@ HWY_NOINLINE void resize_rows(const uint8_t* source, ptrdiff_t stride, int origi
 // channel c's pairs go.
 template <SurfaceLayout kLayout>
 HWY_NOINLINE void turn_block(const int32_t* lines, int32_t* const* windows) {
-  const auto put = [](int32_t* window, int pair, int chunk, VI value) HWY_ATTR {
-    hn::Store(value, kInts, window + pair * kStripRows + chunk * kLanes);
-  };
+  const auto put = [](int32_t* window, int pair, int chunk, VI value)
+                       HWY_ATTR { hn::Store(value, kInts, window + pair * kStripRows + chunk * kLanes); };
 #pragma GCC unroll 1
   for (int chunk = 0; chunk < kChunks; ++chunk) {
 #pragma GCC unroll 2
@@ -180,7 +179,7 @@ HWY_NOINLINE void turn_block(const int32_t* lines, int32_t* const* windows) {
       transpose(kInts, x);
 #pragma GCC unroll 4
       for (int block = 0; block < kBlocks128; ++block) {
-        const VI* quad = x + 4 * block;
+        const VI* quad = x + ptrdiff_t{4} * block;
         const int pair = 2 * block;  // of channels with one pair in two vectors
         if constexpr (kLayout == SurfaceLayout::kPlane || kLayout == SurfaceLayout::kRgb) {
           for (int i = 0; i < 4; ++i) put(windows[0], 8 * block + 4 * half + i, chunk, quad[i]);
@@ -207,9 +206,9 @@ HWY_NOINLINE void turn_block(const int32_t* lines, int32_t* const* windows) {
 }
 
 // Sorts pairs of neighbouring bytes RG BR GB by channel.
-HWY_NOINLINE void sort_rgb(const int32_t* raw, int32_t* const* windows) {
-  for (int i = 0; i < kBlockBytes / 2 * kStripRows; i += kStripRows, raw += 3 * kStripRows) {
-    for (int at = 0; at < kStripRows; at += kLanes) {
+inline HWY_NOINLINE void sort_rgb(const int32_t* raw, int32_t* const* windows) {
+  for (ptrdiff_t i = 0; i < kBlockBytes / 2 * kStripRows; i += kStripRows, raw += 3 * kStripRows) {
+    for (ptrdiff_t at = 0; at < kStripRows; at += kLanes) {
       const VI rg = hn::Load(kInts, raw + at), br = hn::Load(kInts, raw + kStripRows + at);
       const VI gb = hn::Load(kInts, raw + 2 * kStripRows + at);
       const auto first = hn::BitCast(kShorts, rg), middle = hn::BitCast(kShorts, br), last = hn::BitCast(kShorts, gb);

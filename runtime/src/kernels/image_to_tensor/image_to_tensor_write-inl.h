@@ -17,14 +17,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace mmedge::HWY_NAMESPACE {
 
-constexpr int kRun = 16;  // values along a row of the upright picture
+constexpr ptrdiff_t kRun = 16;  // values along a row of the upright picture
 
 // One run of float values as elements. `zero_point` is of quantised types.
 template <class Element>
 HWY_INLINE void convert_run(const float* values, int zero_point, Element* elements) {
   const hn::CappedTag<float, kRun> floats;
-  for (int i = 0; i < kRun; i += static_cast<int>(hn::Lanes(floats))) {
-    auto value = hn::Load(floats, values + i);
+  for (size_t i = 0; i < kRun; i += hn::Lanes(floats)) {
+    const auto value = hn::Load(floats, values + i);
     if constexpr (std::is_same_v<Element, float>) {
       hn::StoreU(value, floats, elements + i);
     } else {
@@ -33,8 +33,8 @@ HWY_INLINE void convert_run(const float* values, int zero_point, Element* elemen
         hn::StoreU(hn::DemoteTo(narrow, value), narrow, elements + i);
       } else {
         // Past this any int8 is saturated, whatever the zero point.
-        value = hn::Min(hn::Max(value, hn::Set(floats, -512.0F)), hn::Set(floats, 512.0F));
-        const auto rounded = hn::NearestInt(value);
+        const auto near = hn::Min(hn::Max(value, hn::Set(floats, -512.0F)), hn::Set(floats, 512.0F));
+        const auto rounded = hn::NearestInt(near);
         const auto shifted = hn::Add(rounded, hn::Set(hn::RebindToSigned<decltype(floats)>(), zero_point));
         hn::StoreU(hn::DemoteTo(narrow, shifted), narrow, elements + i);
       }
@@ -42,13 +42,18 @@ HWY_INLINE void convert_run(const float* values, int zero_point, Element* elemen
   }
 }
 
-// `runs` runs of `length` values from upright pixel (x, y) downwards; values[c][run][kRun], channel c of the tensor's order[c].
+// `runs` runs of `length` values from upright pixel (x, y) downwards; values[c][run][kRun], channel c of the tensor's
+// order[c].
 template <class Element>
-HWY_INLINE void write_runs(const ImageDestination& to, const float* values, const int* order, int x, int y, int runs, int length) {
+HWY_INLINE void write_runs(const ImageDestination& to, const float* values, const int* order, int x, int y, int runs,
+                           int length) {
   auto* tensor = static_cast<Element*>(to.tensor);
   const size_t plane = static_cast<size_t>(to.width) * static_cast<size_t>(to.height);
   HWY_ALIGN Element elements[3][kRun];
-  HWY_ALIGN Element mixed[3 * kRun];
+  // Highway interleaves no halves.
+  using Plain = std::conditional_t<std::is_same_v<Element, hwy::float16_t>, uint16_t, Element>;
+  HWY_ALIGN Plain plain[3][kRun];
+  HWY_ALIGN Plain mixed[3 * kRun];
   for (int run = 0; run < runs; ++run) {
     const size_t pixel = static_cast<size_t>(y + run) * static_cast<size_t>(to.width) + static_cast<size_t>(x);
     const bool whole = length == kRun, planar = to.layout == ImageLayout::kPlanar || to.channels == 1;
@@ -60,13 +65,14 @@ HWY_INLINE void write_runs(const ImageDestination& to, const float* values, cons
       if (planar && !whole) std::memcpy(planar_to, converted, static_cast<size_t>(length) * sizeof(Element));
     }
     if (planar) continue;
-    const hn::CappedTag<Element, kRun> d;
-    Element* interleaved = tensor + 3 * pixel;
+    std::memcpy(plain, elements, sizeof plain);
+    const hn::CappedTag<Plain, kRun> d;
+    Plain* interleaved = static_cast<Plain*>(to.tensor) + 3 * pixel;
     for (size_t i = 0; i < kRun; i += hn::Lanes(d)) {
-      hn::StoreInterleaved3(hn::Load(d, elements[0] + i), hn::Load(d, elements[1] + i), hn::Load(d, elements[2] + i), d,
+      hn::StoreInterleaved3(hn::Load(d, plain[0] + i), hn::Load(d, plain[1] + i), hn::Load(d, plain[2] + i), d,
                             (whole ? interleaved : mixed) + 3 * i);
     }
-    if (!whole) std::memcpy(interleaved, mixed, 3 * static_cast<size_t>(length) * sizeof(Element));
+    if (!whole) std::memcpy(interleaved, mixed, 3 * static_cast<size_t>(length) * sizeof(Plain));
   }
 }
 
@@ -91,7 +97,7 @@ void fill_border_of(const ImagePlan& plan, const ImageDestination& to) {
   }
 }
 
-void fill_border(const ImagePlan& plan, const ImageDestination& to) {
+inline void fill_border(const ImagePlan& plan, const ImageDestination& to) {
   switch (to.type) {
     case ElementType::kFloat16:
       return fill_border_of<hwy::float16_t>(plan, to);
@@ -104,7 +110,8 @@ void fill_border(const ImagePlan& plan, const ImageDestination& to) {
   }
 }
 
-HWY_NOINLINE void write_any(const ImageDestination& to, const float* values, const int* order, int x, int y, int runs, int length) {
+inline HWY_NOINLINE void write_any(const ImageDestination& to, const float* values, const int* order, int x, int y,
+                                   int runs, int length) {
   switch (to.type) {
     case ElementType::kFloat16:
       return write_runs<hwy::float16_t>(to, values, order, x, y, runs, length);
