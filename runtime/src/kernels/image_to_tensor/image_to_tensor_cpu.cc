@@ -194,6 +194,7 @@ class Worker {
     const ptrdiff_t begin = block * bytes, readable = std::min(bytes, surface.row_bytes - begin);
     const auto strip = static_cast<size_t>(strip_);
     ptrdiff_t stride = frame_.strides[surface.plane];
+    ptrdiff_t ahead = next_block(surface, block, bytes);
     int origin = 0;  // the row `source` points to
     const uint8_t* source = frame_.planes[surface.plane] + surface.first_byte + begin;
     if (readable < bytes) {
@@ -203,6 +204,7 @@ class Worker {
         std::memcpy(tail + (y - first_row) * bytes, source + y * stride, static_cast<size_t>(readable));
       }
       stride = bytes;
+      ahead = 0;
       source = tail;
       origin = first_row;
     }
@@ -210,29 +212,41 @@ class Worker {
     int32_t* lines = plan_.flip_rows ? lines_ + 2 * kLanes * (count_ - 1) : lines_;
     switch (surface.layout) {
       case SurfaceLayout::kPlane:
-        resize_rows<false>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        resize_rows<false>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
         return turn_block<SurfaceLayout::kPlane>(lines_, to);
       case SurfaceLayout::kUv:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
         return turn_block<SurfaceLayout::kUv>(lines_, to);
       case SurfaceLayout::kYuyv:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
         return turn_block<SurfaceLayout::kYuyv>(lines_, to);
       case SurfaceLayout::kUyvy:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
         return turn_block<SurfaceLayout::kUyvy>(lines_, to);
       case SurfaceLayout::kRgba:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step);
+        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
         return turn_block<SurfaceLayout::kRgba>(lines_, to);
       case SurfaceLayout::kRgb:
         for (int i = 0; i < vectors; ++i) {
-          resize_rows<false>(source + i * kBlockBytes, stride, origin, surface.rows, first_, count_, lines, step);
+          resize_rows<false>(source + i * kBlockBytes, stride, origin, surface.rows, first_, count_, lines, step,
+                             ahead);
           // NOLINTNEXTLINE(misc-const-correctness): what it points to is written
           int32_t* const raw = raw_ + i * kBlockBytes / 2 * kStripRows;
           turn_block<SurfaceLayout::kRgb>(lines_, &raw);
         }
         return sort_rgb(raw_, to);
     }
+  }
+
+  // How far away the bytes lie that take the place of this block's a few blocks later: in its rows, or in the next
+  // strip's.
+  ptrdiff_t next_block(const Surface& surface, int block, ptrdiff_t bytes) const {
+    const ptrdiff_t distance = kPrefetchBytes / bytes * bytes, past = block * bytes + distance;
+    const ptrdiff_t row_end = (surface.used_bytes + bytes - 1) / bytes * bytes;
+    const auto strip = static_cast<size_t>(strip_);
+    if (past < row_end || strip + 1 == surface.rows.first_row.size()) return distance;
+    const ptrdiff_t rows = surface.rows.first_row[strip + 1] - surface.rows.first_row[strip];
+    return rows * frame_.strides[surface.plane] + distance - row_end;
   }
 
   void write(int begin, int columns) {

@@ -193,11 +193,15 @@ Surface make_surface(int plane, SurfaceLayout layout, int width, const ExactTaps
   surface.rows = schedule_rows(quantise(rows, 22));
   const LayoutSize size = size_of(layout);
   surface.channels = size.channels;
-  int first = columns.front().first;
-  for (const auto& tap : columns) first = std::min(first, tap.first);
+  int first = columns.front().first, last = 0;
+  for (const auto& tap : columns) {
+    first = std::min(first, tap.first);
+    last = std::max(last, tap.last());
+  }
   const int first_group = first / size.group_pixels;
   surface.first_byte = first_group * size.group_bytes;
   surface.row_bytes = (width + size.group_pixels - 1) / size.group_pixels * size.group_bytes - surface.first_byte;
+  surface.used_bytes = ((last - 1) / size.group_pixels + 1 - first_group) * size.group_bytes;
   for (int c = 0; c < size.channels; ++c) {
     const bool subsampled = size.group_pixels == 2 && c > 0;
     surface.block_pairs[c] = pairs_per_block(layout, c);

@@ -80,6 +80,7 @@ struct Surface {
   SurfaceLayout layout = SurfaceLayout::kPlane;
   int first_byte = 0;  // of a row, where the columns used begin
   int row_bytes = 0;   // readable from there on
+  int used_bytes = 0;  // those that any tap touches
   int channels = 1;
   RowSchedule rows;
   ColumnTaps columns[3];

@@ -26,7 +26,7 @@ constexpr ptrdiff_t kLanes = HWY_LANES(int32_t);
 constexpr ptrdiff_t kBlockBytes = HWY_LANES(uint8_t);
 constexpr ptrdiff_t kChunks = kStripRows / kLanes;
 constexpr ptrdiff_t kBlocks128 = kLanes / 4;
-constexpr int kPrefetchBytes = 192;  // ahead in a row: three cache lines
+constexpr int kPrefetchBytes = 384;  // six cache lines of a row
 
 // sum + low * low + high * high of each lane's two 16-bit halves.
 HWY_INLINE VI add_pair_products(VI sum, VI a, VI b) {
@@ -112,7 +112,7 @@ constexpr bool splits_bytes(SurfaceLayout layout) {
 // of neighbours, each 128-bit block's first four pairs in the one and last four in the other.
 template <bool kSplit>
 HWY_NOINLINE void resize_rows(const uint8_t* source, ptrdiff_t stride, int origin, const RowSchedule& rows, int first,
-                              int count, int32_t* lines, ptrdiff_t step) {
+                              int count, int32_t* lines, ptrdiff_t step, ptrdiff_t ahead) {
   const int shift = rows.bits - 7;
   const VI half = hn::Set(kInts, 1 << (shift - 1));
   const auto low_byte = hn::Set(kShorts, int16_t{0xff});
@@ -127,8 +127,8 @@ HWY_NOINLINE void resize_rows(const uint8_t* source, ptrdiff_t stride, int origi
       const uint8_t* second_bytes = bytes + row_step->second * stride;
       const auto a = hn::BitCast(kShorts, hn::LoadU(kBytes, bytes));
       const auto b = hn::BitCast(kShorts, hn::LoadU(kBytes, second_bytes));
-      hwy::Prefetch(bytes + kPrefetchBytes);
-      hwy::Prefetch(second_bytes + kPrefetchBytes);
+      hwy::Prefetch(bytes + ahead);
+      hwy::Prefetch(second_bytes + ahead);
       const auto low = hn::InterleaveLower(kShorts, a, b), high = hn::InterleaveUpper(kShorts, a, b);
       const hn::RebindToUnsigned<decltype(kShorts)> unsigned_shorts;
       const VI e0 = hn::BitCast(kInts, hn::And(low, low_byte)), e1 = hn::BitCast(kInts, hn::And(high, low_byte));
