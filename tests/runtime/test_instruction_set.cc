@@ -22,7 +22,9 @@ namespace mmedge {
 HWY_EXPORT(compiled_for);
 
 TEST(InstructionSet, TheNameIsOfTheCodeThatIsDispatchedTo) {
+  choose_instruction_set();
   EXPECT_STREQ(HWY_DYNAMIC_DISPATCH(compiled_for)(), instruction_set());
+  EXPECT_STREQ(HWY_DYNAMIC_DISPATCH(compiled_for)(), instruction_set()) << "asking for the name changed the code";
 }
 
 #if defined(__aarch64__)

@@ -38,7 +38,10 @@ void choose_instruction_set() {
 }
 
 const char* instruction_set() {
-  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
+  const int64_t supported = hwy::SupportedTargets();
+  // Asking made the next dispatch forget the limit.
+  hwy::GetChosenTarget().Update(supported);
+  const int64_t targets = supported & HWY_TARGETS;
   return hwy::TargetName(targets & -targets);
 }
 
