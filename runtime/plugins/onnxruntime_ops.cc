@@ -49,8 +49,7 @@ FloatInput floats(const OrtApi* api, const OrtValue* value) {
   return {static_cast<const float*>(data), bytes / sizeof(float)};
 }
 
-// ---- GatedFusion
-// -----------------------------------------------------------------------------------------------------
+// ---- GatedFusion ----
 
 // The seven inputs of modality m, in the order of the graph; x's is not looked at.
 FusionModality parameters(size_t m, size_t dimension, const FloatInput* inputs) {
@@ -282,8 +281,7 @@ Operator gated_fusion_operator(const OrtApi* api) {
   return op;
 }
 
-// ---- The domain
-// ------------------------------------------------------------------------------------------------------
+// ---- The domain ----
 
 struct Domain {
   explicit Domain(const OrtApi* api) : gated_fusion(gated_fusion_operator(api)) {

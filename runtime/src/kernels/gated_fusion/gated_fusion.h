@@ -21,8 +21,8 @@
 // Roofline, batch 1: 4 D (sum of F_m) bytes of weights are read once, 2 D (sum of F_m) operations done: two bytes a
 // flop, so the speed is that at which the weights arrive. 512/256/384 -> 256 reads 1.18 MB, which stays in a 2 MB L2;
 // at its 64 bytes a cycle that is 18,400 cycles. Hence the packed form: the weights of all modalities in one piece, in
-// the order of reading, so that one stream can be prefetched. A batch reuses each weight for four rows in registers
-// and for kFusionChunk rows in L2.
+// the order of reading, which the processor fetches ahead by itself. A batch reuses each weight for four rows in
+// registers and for kFusionChunk rows in L2.
 #pragma once
 
 #include <cstddef>

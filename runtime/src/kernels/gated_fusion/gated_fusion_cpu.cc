@@ -1,5 +1,3 @@
-#include <hwy/cache_control.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -7,8 +5,6 @@
 #include "kernels/gated_fusion/gated_fusion.h"
 #include "tensor.h"
 
-// Scalable vectors cannot stand in arrays, which the accumulators are.
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gated_fusion/gated_fusion_cpu.cc"
 #include <hwy/foreach_target.h>
@@ -52,7 +48,6 @@ using Vector = hn::Vec<Floats>;
 constexpr size_t kLanes = hn::MaxLanes(Floats());
 // Vectors of a block of four rows: as many accumulators as leave registers for the weights.
 constexpr size_t kBatchVectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 4 : 2;
-constexpr size_t kPrefetch = 1024;  // floats ahead of the weights in use
 
 // The first `count` of up to kLanes floats, then zeros; reads no further.
 HWY_INLINE Vector load_part(const float* from, size_t count) {
@@ -78,14 +73,11 @@ HWY_INLINE void multiply_block(const Row* rows, size_t features, const float* HW
   }
   const auto add = [&](size_t step, size_t feature) HWY_ATTR {
     const float* HWY_RESTRICT weights = panel + feature * width;
-    if constexpr (kRows == 1) {
-      for (size_t v = 0; v < kVectors; v += 16 / kLanes) hwy::Prefetch(weights + kPrefetch + v * kLanes);
-    }
-    for (size_t r = 0; r < kRows; ++r) {
-      const Vector x = hn::Set(d, rows[r].x[feature]);
-      for (size_t v = 0; v < kVectors; ++v) {
-        sums[step][r][v] = hn::MulAdd(x, hn::Load(d, weights + v * kLanes), sums[step][r][v]);
-      }
+    Vector x[kRows];
+    for (size_t r = 0; r < kRows; ++r) x[r] = hn::Set(d, rows[r].x[feature]);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const Vector weight = hn::Load(d, weights + v * kLanes);
+      for (size_t r = 0; r < kRows; ++r) sums[step][r][v] = hn::MulAdd(x[r], weight, sums[step][r][v]);
     }
   };
   size_t feature = 0;
@@ -113,7 +105,7 @@ HWY_INLINE void multiply_panel(const Row* rows, size_t features, const float* pa
 
 template <size_t kRows>
 HWY_NOINLINE void multiply_rows(const Row* rows, size_t features, const float* panel, size_t width, size_t column) {
-  constexpr size_t kWide = std::min(kRows == 1 ? 8 : kBatchVectors, kWidePanel / kLanes);
+  constexpr size_t kWide = std::min(kRows == 1 ? 8 : kRows == 2 ? 4 : kBatchVectors, kWidePanel / kLanes);
   constexpr size_t kNarrow = std::min(kWide, kPanel / kLanes);
   if (width == kWidePanel) {
     multiply_panel<kRows, kWide>(rows, features, panel, width, column);
@@ -160,41 +152,45 @@ void multiply_plain(const Row* rows, size_t count, size_t features, const float*
   }
 }
 
+// The sum of what `step(index, count, sum so far)` adds for every vector of `dimension` floats, the last one perhaps of
+// a few floats only; in several sums, which hide the latency of one.
+template <class Step>
+HWY_INLINE float sum_over(size_t dimension, Step&& step) {
+  const Floats d;
+  Vector sums[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+  size_t i = 0;
+  for (; i + 4 * kLanes <= dimension; i += 4 * kLanes) {
+    for (size_t k = 0; k < 4; ++k) sums[k] = step(i + k * kLanes, kLanes, sums[k]);
+  }
+  for (; i < dimension; i += kLanes) sums[0] = step(i, std::min(kLanes, dimension - i), sums[0]);
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))));
+}
+
 // Steps 2 to 4: z becomes h; returns the score. Past D, z is zero and h becomes zero.
 float normalize(const FusionModality& modality, size_t dimension, float epsilon, float* HWY_RESTRICT z) {
   const Floats d;
-  const auto count = static_cast<float>(dimension);
-  // One loop for whole vectors and, with care, for the rest.
-  const auto each = [&](auto&& step) HWY_ATTR {
-    size_t i = 0;
-    for (; i + kLanes <= dimension; i += kLanes) step(i, kLanes);
-    if (i < dimension) step(i, dimension - i);
-  };
-  Vector sum = hn::Zero(d);
-  each([&](size_t i, size_t left) HWY_ATTR {
-    const Vector value = hn::Add(hn::Load(d, z + i), load_part(modality.bias + i, left));
+  const auto size = static_cast<float>(dimension);
+  const float sum = sum_over(dimension, [&](size_t i, size_t count, Vector so_far) HWY_ATTR {
+    const Vector value = hn::Add(hn::Load(d, z + i), load_part(modality.bias + i, count));
     hn::Store(value, d, z + i);
-    sum = hn::Add(sum, value);
+    return hn::Add(so_far, value);
   });
-  const Vector mean = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, sum)) / count);
-  Vector squares = hn::Zero(d);
-  each([&](size_t i, size_t left) HWY_ATTR {
+  const Vector mean = hn::Set(d, sum / size);
+  const float squares = sum_over(dimension, [&](size_t i, size_t count, Vector so_far) HWY_ATTR {
     const Vector from_mean = hn::Sub(hn::Load(d, z + i), mean);
-    const Vector kept = left == kLanes ? from_mean : hn::IfThenElseZero(hn::FirstN(d, left), from_mean);
-    squares = hn::MulAdd(kept, kept, squares);
+    const Vector kept = count == kLanes ? from_mean : hn::IfThenElseZero(hn::FirstN(d, count), from_mean);
+    return hn::MulAdd(kept, kept, so_far);
   });
-  const float variance = hn::GetLane(hn::SumOfLanes(d, squares)) / count;
-  const Vector scale = hn::Set(d, 1.0F / std::sqrt(variance + epsilon));
-  Vector score = hn::Zero(d);
-  each([&](size_t i, size_t left) HWY_ATTR {
+  const Vector scale = hn::Set(d, 1.0F / std::sqrt(squares / size + epsilon));
+  const float score = sum_over(dimension, [&](size_t i, size_t count, Vector so_far) HWY_ATTR {
+    const Vector from_mean = hn::Mul(hn::Sub(hn::Load(d, z + i), mean), scale);
     const Vector norm =
-        hn::Mul(hn::Mul(hn::Sub(hn::Load(d, z + i), mean), scale), load_part(modality.norm_weight + i, left));
-    // In this order a NaN stays one.
-    const Vector h = hn::Max(hn::Zero(d), hn::Add(norm, load_part(modality.norm_bias + i, left)));
+        hn::MulAdd(from_mean, load_part(modality.norm_weight + i, count), load_part(modality.norm_bias + i, count));
+    const Vector h = hn::Max(hn::Zero(d), norm);  // in this order a NaN stays one
     hn::Store(h, d, z + i);
-    score = hn::MulAdd(h, load_part(modality.gate_weight + i, left), score);
+    return hn::MulAdd(h, load_part(modality.gate_weight + i, count), so_far);
   });
-  return hn::GetLane(hn::SumOfLanes(d, score)) + *modality.gate_bias;
+  return score + *modality.gate_bias;
 }
 
 // Steps 5 and 6 for one row. `h` is [modalities, columns]; the scores become the softmax's numerators.

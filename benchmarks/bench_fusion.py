@@ -1,0 +1,127 @@
+"""The fused GatedFusion operator against the same graph where ONNX Runtime inlines the function body.
+
+Both run inside ONNX Runtime with IO binding, one thread, weights constant, taking turns in one process. A round times
+a batch of runs by this thread's CPU time, so that neither the clock nor another program's turn on the core counts; the
+figure is the median round. `runs` are through the Python binding, whose call costs both sides the same and is left in.
+`large_batch` is 64 rows; `one_absent` is one row of the first shape with one modality missing. Set MMEDGE_MAX_ISA=avx2
+to measure as on a processor without AVX-512.
+
+    python benchmarks/bench_fusion.py --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+import mmedge.runtime
+from mmedge.export.functions import gated_fusion
+
+PARAMETERS = ("weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate_bias")
+
+
+class Case(NamedTuple):
+    features: tuple[int, ...]
+    dim: int
+    batch: int = 1
+    present: tuple[bool, ...] = ()  # empty: all
+
+
+CASES = {
+    "": Case((512, 256, 384), 256),
+    "one_absent": Case((512, 256, 384), 256, present=(True, False, True)),
+    "small_bundle": Case((64, 64), 64),
+    "large_batch": Case((512, 256, 384), 256, batch=64),
+}
+
+
+def make_model(case: Case) -> bytes:
+    rng = np.random.default_rng(0)
+    inputs = [onnx.helper.make_tensor_value_info("presence", onnx.TensorProto.BOOL, [None, len(case.features)])]
+    initializers, names = [], ["presence"]
+    for m, count in enumerate(case.features):
+        inputs.append(onnx.helper.make_tensor_value_info(f"x_{m}", onnx.TensorProto.FLOAT, [None, count]))
+        names.append(f"x_{m}")
+        shapes = [(case.dim, count), (case.dim,), (case.dim,), (case.dim,), (1, case.dim), (1,)]
+        for name, shape in zip(PARAMETERS, shapes, strict=True):
+            names.append(f"{name}_{m}")
+            array = rng.normal(size=shape).astype(np.float32) * 0.1
+            initializers.append(onnx.numpy_helper.from_array(array, names[-1]))
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, case.dim])
+    node = onnx.helper.make_node("GatedFusion", names, ["y"], domain="mmedge", epsilon=1e-5)
+    graph = onnx.helper.make_graph([node], "fusion", inputs, [output], initializers)
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("mmedge", 1)]
+    body = gated_fusion(len(case.features), 18)
+    model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[body], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+class Runner:
+    """A session with its inputs and its output bound once."""
+
+    def __init__(self, case: Case, fused: bool) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        if fused:
+            folders = [Path(folder) / "libmmedge_onnxruntime.so" for folder in mmedge.runtime.__path__]
+            options.register_custom_ops_library(str(next(file for file in folders if file.is_file())))
+        self.session = onnxruntime.InferenceSession(make_model(case), options, providers=["CPUExecutionProvider"])
+        rng = np.random.default_rng(1)
+        present = case.present or (True,) * len(case.features)
+        self.feeds: list[npt.NDArray[np.generic]] = [np.tile(np.array(present), (case.batch, 1))]
+        self.feeds += [rng.normal(size=(case.batch, count)).astype(np.float32) for count in case.features]
+        self.y = np.empty((case.batch, case.dim), np.float32)
+        self.binding = self.session.io_binding()
+        for port, feed in zip(self.session.get_inputs(), self.feeds, strict=True):
+            self.binding.bind_input(port.name, "cpu", 0, feed.dtype, feed.shape, feed.ctypes.data)
+        self.binding.bind_output("y", "cpu", 0, np.float32, self.y.shape, self.y.ctypes.data)
+
+    def time(self, runs: int) -> float:
+        """Microseconds of CPU time per run."""
+        run, binding = self.session.run_with_iobinding, self.binding
+        start = time.thread_time_ns()
+        for _ in range(runs):
+            run(binding)
+        return (time.thread_time_ns() - start) / runs / 1000
+
+
+def measure(case: Case, rounds: int) -> dict[str, float]:
+    fused, unfused = Runner(case, fused=True), Runner(case, fused=False)
+    runs = max(1, round(2000 / max(unfused.time(20), 1.0)))  # about 2 ms
+    times = [(fused.time(runs), unfused.time(runs)) for _ in range(rounds)]
+    np.testing.assert_allclose(fused.y, unfused.y, rtol=0, atol=1e-4)
+    fused_us, unfused_us = (median(column) for column in zip(*times, strict=True))
+    return {"fused_us": fused_us, "unfused_us": unfused_us, "ratio": unfused_us / fused_us}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    results = {name: measure(case, arguments.rounds) for name, case in CASES.items()}
+    if arguments.json:
+        flat = {f"{k}_{name}" if name else k: v for name, figures in results.items() for k, v in figures.items()}
+        print(json.dumps(flat, indent=2))
+        return
+    table = Table("case", "fused µs", "inlined µs", "ratio", title="GatedFusion inside ONNX Runtime")
+    for name, figures in results.items():
+        case = CASES[name]
+        label = f"{'/'.join(map(str, case.features))} -> {case.dim}, batch {case.batch} {name}"
+        table.add_row(label, *(f"{figures[key]:.1f}" for key in ("fused_us", "unfused_us", "ratio")))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
