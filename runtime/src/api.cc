@@ -1,5 +1,6 @@
 // The C ABI. The only place where exceptions become a status and a message.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <new>
@@ -7,6 +8,8 @@
 #include "bundle.h"
 #include "engine/engine.h"
 #include "handle.h"
+#include "kernels/instruction_set.h"
+#include "kernels/similarity_top_k/similarity_top_k.h"
 #include "preprocess/preprocess.h"
 #include "session.h"
 
@@ -105,6 +108,46 @@ template <class Struct>
 void write(Struct* out, Struct value) {
   value.struct_size = out->struct_size;
   std::memcpy(out, &value, std::min(sizeof value, out->struct_size));
+}
+
+// The gallery a search describes, once it is known to be usable.
+Gallery gallery_of(const mme_search& search) {
+  if (search.metric < MME_COSINE || search.metric > MME_EUCLIDEAN) {
+    fail(MME_INVALID_ARGUMENT, "search->metric is ", search.metric, "; expected a mme_metric");
+  }
+  Gallery gallery{static_cast<const std::byte*>(search.gallery), search.rows, 0, ElementType::kFloat32, 1.0F};
+  switch (search.data_type) {
+    case MME_FLOAT32:
+      break;
+    case MME_FLOAT16:
+      gallery.type = ElementType::kFloat16;
+      break;
+    case MME_INT8:
+      gallery.type = ElementType::kInt8;
+      if (search.scale != 0) gallery.scale = search.scale;
+      break;
+    default:
+      fail(MME_INVALID_ARGUMENT, "search->data_type is ", search.data_type,
+           "; expected MME_FLOAT32, MME_FLOAT16 or MME_INT8");
+  }
+  if (!std::isfinite(gallery.scale)) {
+    fail(MME_INVALID_ARGUMENT, "search->scale is ", gallery.scale, "; expected a finite number");
+  }
+  if (search.dimension == 0 || search.dimension > PTRDIFF_MAX / sizeof(float)) {
+    fail(MME_INVALID_ARGUMENT, "search->dimension is ", search.dimension, "; expected at least 1");
+  }
+  const size_t packed = search.dimension * element_size(gallery.type);
+  gallery.stride = search.row_stride == 0 ? packed : search.row_stride;
+  if (gallery.stride < packed) {
+    fail(MME_INVALID_ARGUMENT, "search->row_stride is ", search.row_stride, " bytes; a row of ", search.dimension,
+         " needs ", packed);
+  }
+  if (search.rows > PTRDIFF_MAX / gallery.stride) {
+    fail(MME_INVALID_ARGUMENT, "search->rows is ", search.rows, "; rows of ", gallery.stride,
+         " bytes are more than memory can hold");
+  }
+  if (search.rows > 0) require(gallery.rows, "search->gallery");
+  return gallery;
 }
 
 }  // namespace
@@ -356,6 +399,26 @@ mme_status mme_preprocessor_end_audio(mme_preprocessor* preprocessor, mme_tensor
     check_size(tensor, "tensor");
     lease->preprocess->end_frames(lease->tensor);
     write(tensor, describe(lease->tensor, ""));
+  });
+}
+
+mme_status mme_similarity_top_k(const mme_search* search, const float* query, size_t k, int64_t* indices, float* scores,
+                                size_t* found) {
+  return guarded([&] {
+    const mme_search given = read(search, "search");
+    const Gallery gallery = gallery_of(given);
+    require(query, "query");
+    require(indices, "indices");
+    require(scores, "scores");
+    require(found, "found");
+    if (k == 0) fail(MME_INVALID_ARGUMENT, "k is 0; expected at least 1");
+    const std::span<const float> values(query, given.dimension);
+    const auto wrong = std::find_if_not(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+    if (wrong != values.end()) {
+      fail(MME_BAD_INPUT, "element ", wrong - values.begin(), " of the query is ", *wrong, "; expected finite numbers");
+    }
+    choose_instruction_set();
+    *found = similarity_top_k(gallery, static_cast<mme_metric>(given.metric), values, k, indices, scores);
   });
 }
 

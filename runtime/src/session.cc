@@ -4,9 +4,9 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "error.h"
+#include "kernels/softmax_top_k/softmax_top_k.h"
 
 namespace mmedge {
 namespace {
@@ -281,19 +281,7 @@ void Session::check_outputs() {
   }
 }
 
-// Softmax in float64 over the first output, then a ranking.
-void Session::classify() {
-  const auto logits = outputs_[0].values<float>();
-  const double most = *std::max_element(logits.begin(), logits.end());
-  double sum = 0.0;
-  for (const float logit : logits) sum += std::exp(logit - most);
-  for (size_t i = 0; i < logits.size(); ++i) scores_[i] = static_cast<float>(std::exp(logits[i] - most) / sum);
-  std::iota(ranking_.begin(), ranking_.end(), 0);
-  std::sort(ranking_.begin(), ranking_.end(), [&](int32_t a, int32_t b) {
-    const float left = logits[static_cast<size_t>(a)], right = logits[static_cast<size_t>(b)];
-    return left > right || (left == right && a < b);
-  });
-}
+void Session::classify() { softmax_top_k(outputs_[0].values<float>(), scores_, ranking_); }
 
 void Session::require_result() const {
   if (!has_result_) fail(MME_NOT_READY, "there is no result: the session was not run, or its last run failed");
