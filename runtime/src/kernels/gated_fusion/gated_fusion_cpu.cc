@@ -36,8 +36,7 @@ struct Row {
 #endif
 
 HWY_BEFORE_NAMESPACE();
-namespace mmedge {
-namespace HWY_NAMESPACE {
+namespace mmedge::HWY_NAMESPACE {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
@@ -63,9 +62,9 @@ template <size_t kRows, size_t kVectors>
 HWY_INLINE void multiply_block(const Row* rows, size_t features, const float* HWY_RESTRICT panel, size_t width,
                                size_t column) {
   // Enough independent sums to hide the latency of one.
-  constexpr size_t kSteps = kRows * kVectors >= 8 ? 1 : 8 / (kRows * kVectors);
+  constexpr size_t steps = kRows * kVectors >= 8 ? 1 : 8 / (kRows * kVectors);
   const Floats d;
-  Vector sums[kSteps][kRows][kVectors];
+  Vector sums[steps][kRows][kVectors];
   for (auto& step : sums) {
     for (auto& row : step) {
       for (Vector& sum : row) sum = hn::Zero(d);
@@ -81,16 +80,16 @@ HWY_INLINE void multiply_block(const Row* rows, size_t features, const float* HW
     }
   };
   size_t feature = 0;
-  for (; feature + kSteps <= features; feature += kSteps) {
-    for (size_t step = 0; step < kSteps; ++step) add(step, feature + step);
+  for (; feature + steps <= features; feature += steps) {
+    for (size_t step = 0; step < steps; ++step) add(step, feature + step);
   }
-  if constexpr (kSteps > 1) {
+  if constexpr (steps > 1) {
     for (; feature < features; ++feature) add(0, feature);
   }
   for (size_t r = 0; r < kRows; ++r) {
     for (size_t v = 0; v < kVectors; ++v) {
       Vector sum = sums[0][r][v];
-      for (size_t step = 1; step < kSteps; ++step) sum = hn::Add(sum, sums[step][r][v]);
+      for (size_t step = 1; step < steps; ++step) sum = hn::Add(sum, sums[step][r][v]);
       hn::Store(sum, d, rows[r].z + column + v * kLanes);
     }
   }
@@ -105,12 +104,12 @@ HWY_INLINE void multiply_panel(const Row* rows, size_t features, const float* pa
 
 template <size_t kRows>
 HWY_NOINLINE void multiply_rows(const Row* rows, size_t features, const float* panel, size_t width, size_t column) {
-  constexpr size_t kWide = std::min(kRows == 1 ? 8 : kRows == 2 ? 4 : kBatchVectors, kWidePanel / kLanes);
-  constexpr size_t kNarrow = std::min(kWide, kPanel / kLanes);
+  constexpr size_t wide = std::min(kRows == 1 ? 8 : kRows == 2 ? 4 : kBatchVectors, kWidePanel / kLanes);
+  constexpr size_t narrow = std::min(wide, kPanel / kLanes);
   if (width == kWidePanel) {
-    multiply_panel<kRows, kWide>(rows, features, panel, width, column);
+    multiply_panel<kRows, wide>(rows, features, panel, width, column);
   } else {
-    multiply_panel<kRows, kNarrow>(rows, features, panel, width, column);
+    multiply_panel<kRows, narrow>(rows, features, panel, width, column);
   }
 }
 
@@ -258,8 +257,7 @@ void run(const Fusion& fusion, size_t first, size_t last, float* scratch) {
 }
 
 }  // namespace
-}  // namespace HWY_NAMESPACE
-}  // namespace mmedge
+}  // namespace mmedge::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -274,11 +272,12 @@ size_t packed_fusion_weight_size(size_t dimension, size_t features) { return pad
 
 void pack_fusion_weight(const float* weight, size_t dimension, size_t features, float* packed) {
   const size_t columns = padded(dimension);
+  size_t at = 0;
   for (size_t column = 0; column < columns;) {
     const size_t width = panel_width(column, columns);
     for (size_t feature = 0; feature < features; ++feature) {
       for (size_t i = column; i < column + width; ++i) {
-        *packed++ = i < dimension ? weight[i * features + feature] : 0.0F;
+        packed[at++] = i < dimension ? weight[i * features + feature] : 0.0F;
       }
     }
     column += width;
@@ -290,9 +289,8 @@ void gated_fusion(const Fusion& fusion, size_t first, size_t last) {
   thread_local Tensor scratch;
   const auto size = static_cast<int64_t>(kFusionChunk * fusion.modalities.size() * (padded(fusion.dimension) + 1));
   scratch.resize(ElementType::kFloat32, {&size, 1});
-  auto* const floats = static_cast<float*>(scratch.data());
   for (; first < last; first += kFusionChunk) {
-    HWY_DYNAMIC_DISPATCH(run)(fusion, first, std::min(last, first + kFusionChunk), floats);
+    HWY_DYNAMIC_DISPATCH(run)(fusion, first, std::min(last, first + kFusionChunk), scratch.values<float>().data());
   }
 }
 
