@@ -174,6 +174,13 @@ def test_rows_that_hold_nan_or_infinity_come_last(metric: str, dtype: str) -> No
     assert np.isfinite(found.scores[:-2]).all()
 
 
+def test_an_infinity_in_a_float16_row_is_one() -> None:
+    gallery = np.array([[1, 2], [np.inf, 1], [-np.inf, 1], [3, np.inf]], np.float16)
+    found = search(gallery, np.array([1, 1], np.float32), 4, "dot")
+    np.testing.assert_array_equal(found.rows, [1, 3, 0, 2])
+    np.testing.assert_array_equal(found.scores, [np.inf, np.inf, 3, -np.inf])
+
+
 def test_every_float16_is_read_as_numpy_reads_it() -> None:
     patterns = np.arange(65536, dtype=np.uint16).view(np.float16)
     finite = patterns[np.isfinite(patterns)].reshape(-1, 1)

@@ -72,8 +72,7 @@ float exact_score(const std::byte* row, double scale, mme_metric metric, std::sp
 #endif
 
 HWY_BEFORE_NAMESPACE();
-namespace mmedge {
-namespace HWY_NAMESPACE {
+namespace mmedge::HWY_NAMESPACE {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
@@ -86,7 +85,19 @@ constexpr size_t kSums = 4;  // enough to hide the latency of one
 
 HWY_INLINE Vector load(const float* from) { return hn::LoadU(Floats(), from); }
 HWY_INLINE Vector load(const hwy::float16_t* from) {
-  return hn::PromoteTo(Floats(), hn::LoadU(hn::Rebind<hwy::float16_t, Floats>(), from));
+  const Floats d;
+  const Vector value = hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, Floats>(), from));
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX2
+  // Without the processor's own conversion, infinity and NaN become finite: make both NaN, which exact_score sorts out.
+  const hn::RebindToSigned<Floats> di;
+  const auto bits =
+      hn::PromoteTo(di, hn::LoadU(hn::Rebind<uint16_t, Floats>(), reinterpret_cast<const uint16_t*>(from)));
+  const auto exponent = hn::Set(di, 0x7C00);
+  const auto special = hn::RebindMask(d, hn::Eq(hn::And(bits, exponent), exponent));
+  return hn::IfThenElse(special, hn::NaN(d), value);
+#else
+  return value;
+#endif
 }
 HWY_INLINE Vector load(const int8_t* from) {
   const hn::Rebind<int32_t, Floats> d;
@@ -114,8 +125,8 @@ void scan(const Gallery& gallery, std::span<const float> query, Nearest& nearest
   for (size_t r = 0; r < gallery.count; ++r) {
     const std::byte* const bytes = gallery.rows + r * gallery.stride;
     const auto* const row = reinterpret_cast<const Element*>(bytes);
-    Vector products[kSums];     // of q r, or of (q - scale r)^2
-    Vector squares[kSums];  // of r r
+    Vector products[kSums];  // of q r, or of (q - scale r)^2
+    Vector squares[kSums];   // of r r
     for (size_t k = 0; k < kSums; ++k) products[k] = squares[k] = hn::Zero(d);
     const auto add = [&](size_t k, Vector q, Vector values) HWY_ATTR {
       if constexpr (kMetric == MME_EUCLIDEAN) {
@@ -177,8 +188,7 @@ void run(const Gallery& gallery, mme_metric metric, std::span<const float> query
 }
 
 }  // namespace
-}  // namespace HWY_NAMESPACE
-}  // namespace mmedge
+}  // namespace mmedge::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -199,9 +209,10 @@ size_t similarity_top_k(const Gallery& gallery, mme_metric metric, std::span<con
   std::vector<Neighbour> many(k > kOnStack ? k : 0);
   Nearest nearest(many.empty() ? std::span<Neighbour>(few).first(k) : std::span<Neighbour>(many), Nearer());
   HWY_DYNAMIC_DISPATCH(run)(gallery, metric, query, nearest);
-  for (const Neighbour& found : nearest.sort()) {
-    *rows++ = found.row;
-    *scores++ = metric == MME_EUCLIDEAN ? std::abs(found.score) : found.score;
+  const std::span<const Neighbour> found = nearest.sort();
+  for (size_t i = 0; i < k; ++i) {
+    rows[i] = found[i].row;
+    scores[i] = metric == MME_EUCLIDEAN ? std::abs(found[i].score) : found[i].score;
   }
   return k;
 }
