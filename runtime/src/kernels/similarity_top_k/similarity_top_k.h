@@ -22,7 +22,9 @@
 // one equal to the query, scores as exactly as any other.
 //
 // Roofline: the gallery is read once, rows * dimension * element size bytes; a value costs one conversion (not float32)
-// and one or, for the cosine, two multiply-adds: 1/8 to 2 operations a byte, so memory sets the speed.
+// and one or, for the cosine, two multiply-adds: 1/4 to 2 operations a byte, so memory sets the speed of float32 and
+// float16. Of int8, and of rows below about 128 values, the conversions and each row's sum of lanes do: 13 ns a row of
+// 128 for a cosine with AVX-512.
 #pragma once
 
 #include <cstddef>
