@@ -13,6 +13,7 @@ using nlohmann::json;
 
 constexpr int kSchemaVersion = 1;
 constexpr uintmax_t kMaxManifestBytes = 64u << 20;
+constexpr uint64_t kMaxDimension = uint64_t{1} << 31;
 constexpr const char* kRemedy = "; export the bundle again or copy it anew";
 
 // Reads a file of the bundle, which may be neither absolute nor outside it, by name or through a link.
@@ -50,11 +51,12 @@ std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& n
 std::vector<int64_t> read_shape(const json& value) {
   std::vector<int64_t> shape;
   for (const json& dimension : value) {
-    const auto size = dimension.get<int64_t>();
-    if (!dimension.is_number_integer() || size == 0 || size < -1 || size > (int64_t{1} << 31)) {
+    // The parser holds whole numbers from 0 on as unsigned; others must not be converted before they are known to fit.
+    const bool fixed = dimension.is_number_unsigned() && dimension.get<uint64_t>() - 1 < kMaxDimension;
+    if (!fixed && (dimension.is_number_unsigned() || !dimension.is_number_integer() || dimension != -1)) {
       fail(MME_BUNDLE_INVALID, "a shape holds ", dimension.dump());
     }
-    shape.push_back(size);
+    shape.push_back(dimension.get<int64_t>());
   }
   return shape;
 }
@@ -65,10 +67,10 @@ void check_files(const fs::path& directory, const json& manifest, Bundle& bundle
   const json& files = manifest.at("files");
   if (!files.contains(graph)) fail(MME_BUNDLE_INVALID, "graph \"", graph, "\" is not among the files");
   for (const auto& [name, expected] : files.items()) {
-    const auto size = expected.at("size").get<uintmax_t>();
+    const json& size = expected.at("size");
     std::vector<uint8_t> bytes = read_inside(directory, name, SIZE_MAX / 2);
-    if (bytes.size() != size) {
-      fail(MME_BUNDLE_INVALID, "file \"", name, "\" has ", bytes.size(), " bytes; the manifest says ", size);
+    if (size != bytes.size()) {
+      fail(MME_BUNDLE_INVALID, "file \"", name, "\" has ", bytes.size(), " bytes; the manifest says ", size.dump());
     }
     const std::string found = sha256(bytes);
     if (found != expected.at("sha256").get<std::string>()) {
