@@ -100,8 +100,8 @@ fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each t
 	$(BIN)/python tests/runtime/fuzz/make_corpus.py build/bundles build/fuzz-corpus
 	$(ENGINE) sh tests/runtime/fuzz/run.sh build/fuzz/tests/runtime/fuzz build/fuzz-corpus $(FUZZ_SECONDS)
 
-build/aarch64/fetched.stamp: build/venv.stamp constraints.txt scripts/debian-packages-aarch64.txt \
-                             scripts/fetch-aarch64.sh scripts/fetch-root.sh scripts/own-apt.sh
+build/aarch64/fetched.stamp: build/venv.stamp constraints.txt $(wildcard scripts/debian-packages*.txt scripts/fetch-*.sh) \
+                             scripts/own-apt.sh
 	sh scripts/install-packages.sh scripts/debian-packages-aarch64.txt
 	sh scripts/fetch-aarch64.sh
 	@touch $@
@@ -112,7 +112,7 @@ test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and
 	cmake --build build/aarch64/release
 	MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
 	MMEDGE_ONNXRUNTIME=$$(echo $(CURDIR)/build/aarch64/onnxruntime/onnxruntime/capi/libonnxruntime.so.*) \
-	ctest --test-dir build/aarch64/release --output-on-failure
+	ctest --test-dir build/aarch64/release --output-on-failure -j 2
 
 test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests
 	$(BIN)/pytest

@@ -4,8 +4,9 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=$root/build/aarch64
 rm -rf "$target/sysroot" "$target/onnxruntime"
-sh "$root/scripts/fetch-root.sh" "$target/sysroot" arm64 \
-  libc6-dev libgtest-dev libhwy-dev libkissfft-dev libmbedtls-dev libsoxr-dev nlohmann-json3-dev
+# The libraries that a native build takes from Debian, without what is for the machine that builds.
+libraries=$(grep -- '-dev$' "$root/scripts/debian-packages.txt" | grep -v -e python -e clang)
+sh "$root/scripts/fetch-root.sh" "$target/sysroot" arm64 libc6-dev $libraries
 "$root/.venv/bin/python" -m pip install -q --disable-pip-version-check -c "$root/constraints.txt" --no-deps \
   --only-binary=:all: --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
   --target "$target/onnxruntime" onnxruntime

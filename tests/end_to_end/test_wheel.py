@@ -105,7 +105,7 @@ def test_a_wheel_holds_every_library_that_a_bare_system_lacks(wheel: Path, machi
         assert max(int(minor) for minor in re.findall(r"GLIBC_2\.(\d+)", text)) <= 35
         assert max([int(minor) for minor in re.findall(r"GLIBCXX_3\.4\.(\d+)", text)], default=0) <= 30
     terms = " ".join(path.name for path in tmp_path.rglob("licenses/*"))
-    assert all(library in terms for library in ("LICENSE", "libsoxr", "libhwy", "libgomp", "libmbedtls", "kissfft"))
+    assert all(library in terms for library in ("LICENSE", "libsoxr", "libhwy", "libgomp", "libssl", "kissfft"))
 
 
 def test_a_wheel_runs_a_bundle_where_only_python_is_installed(device: Path, machine: str, digits_bundle: Path) -> None:
