@@ -69,7 +69,7 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	@# The rooms as they are installed: under one name.
 	rm -rf build/types && mkdir -p build/types/mmedge && ln -s $(CURDIR)/mmedge/* $(CURDIR)/export $(CURDIR)/runtime build/types/mmedge
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mmedge
-	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES) $(wildcard benchmarks/*.c)
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	$(BIN)/python docs/generate_c_api.py --check
 	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release 'runtime/src/.*' 2> /dev/null
