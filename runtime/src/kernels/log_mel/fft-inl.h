@@ -17,6 +17,10 @@
 #define MMEDGE_FFT_INL_H_
 #endif
 
+// For lambdas: one that is called instead passes its vectors through memory.
+#undef MMEDGE_INLINE
+#define MMEDGE_INLINE HWY_ATTR __attribute__((always_inline))
+
 HWY_BEFORE_NAMESPACE();
 namespace mmedge {
 namespace HWY_NAMESPACE {
@@ -46,7 +50,7 @@ HWY_INLINE void unrolled(Body body, std::index_sequence<I...> /*indices*/) {
 template <int kFirst, int kEnd, class Body>
 HWY_INLINE void unroll(Body body) {
   if constexpr (kFirst < kEnd) {
-    unrolled([&](auto i) HWY_ATTR { body(std::integral_constant<int, kFirst + i>()); },
+    unrolled([&](auto i) MMEDGE_INLINE { body(std::integral_constant<int, kFirst + i>()); },
              std::make_index_sequence<static_cast<size_t>(kEnd - kFirst)>());
   }
 }
@@ -108,24 +112,24 @@ HWY_INLINE void real_dft(D d, const V* x, V* re, V* im) {
     im[2] = hn::NegMulAdd(s1, e, hn::Mul(s2, c));
   } else if constexpr (kN == 25) {
     V y_re[5][3], y_im[5][3];
-    unroll<0, 5>([&](auto b) HWY_ATTR { real_dft<5, 5 * kStride>(d, x + b * kStride, y_re[b], y_im[b]); });
+    unroll<0, 5>([&](auto b) MMEDGE_INLINE { real_dft<5, 5 * kStride>(d, x + b * kStride, y_re[b], y_im[b]); });
     V first[5], f_re[3], f_im[3];
-    unroll<0, 5>([&](auto b) HWY_ATTR { first[b] = y_re[b][0]; });
+    unroll<0, 5>([&](auto b) MMEDGE_INLINE { first[b] = y_re[b][0]; });
     real_dft<5, 1>(d, first, f_re, f_im);
-    unroll<0, 3>([&](auto k) HWY_ATTR { re[5 * k] = f_re[k]; });
-    unroll<1, 3>([&](auto k) HWY_ATTR { im[5 * k] = f_im[k]; });
-    unroll<1, 3>([&](auto k) HWY_ATTR {
+    unroll<0, 3>([&](auto k) MMEDGE_INLINE { re[5 * k] = f_re[k]; });
+    unroll<1, 3>([&](auto k) MMEDGE_INLINE { im[5 * k] = f_im[k]; });
+    unroll<1, 3>([&](auto k) MMEDGE_INLINE {
       V t_re[5], t_im[5], z_re[5], z_im[5];
       t_re[0] = y_re[0][k];
       t_im[0] = y_im[0][k];
-      unroll<1, 5>([&](auto b) HWY_ATTR {
+      unroll<1, 5>([&](auto b) MMEDGE_INLINE {
         constexpr Root kW = root(k * b, 25);
         const V w_re = hn::Set(d, static_cast<float>(kW.re)), w_im = hn::Set(d, static_cast<float>(kW.im));
         t_re[b] = hn::NegMulAdd(w_im, y_im[b][k], hn::Mul(w_re, y_re[b][k]));
         t_im[b] = hn::MulAdd(w_im, y_re[b][k], hn::Mul(w_re, y_im[b][k]));
       });
       complex_dft5(d, t_re, t_im, z_re, z_im);
-      unroll<0, 5>([&](auto q) HWY_ATTR {
+      unroll<0, 5>([&](auto q) MMEDGE_INLINE {
         constexpr int kBin = k + 5 * q;
         re[kBin <= 12 ? kBin : 25 - kBin] = z_re[q];
         im[kBin <= 12 ? kBin : 25 - kBin] = kBin <= 12 ? z_im[q] : hn::Neg(z_im[q]);
@@ -138,7 +142,7 @@ HWY_INLINE void real_dft(D d, const V* x, V* re, V* im) {
     real_dft<kHalf, 2 * kStride>(d, x + kStride, o_re, o_im);
     re[0] = hn::Add(e_re[0], o_re[0]);
     re[kHalf] = hn::Sub(e_re[0], o_re[0]);
-    unroll<1, (kHalf + 1) / 2>([&](auto k) HWY_ATTR {
+    unroll<1, (kHalf + 1) / 2>([&](auto k) MMEDGE_INLINE {
       butterfly<k, kN, true>(d, e_re[k], e_im[k], o_re[k], o_im[k], re[k], im[k], re[kHalf - k], im[kHalf - k]);
     });
     if constexpr (kHalf % 2 == 0) {
@@ -159,7 +163,7 @@ HWY_INLINE void complex_dft(D d, const V* x_re, const V* x_im, V* re, V* im) {
     V e_re[kHalf], e_im[kHalf], o_re[kHalf], o_im[kHalf];
     complex_dft<kHalf, 2 * kStride>(d, x_re, x_im, e_re, e_im);
     complex_dft<kHalf, 2 * kStride>(d, x_re + kStride, x_im + kStride, o_re, o_im);
-    unroll<0, kHalf>([&](auto k) HWY_ATTR {
+    unroll<0, kHalf>([&](auto k) MMEDGE_INLINE {
       if constexpr (k == 0) {
         re[0] = hn::Add(e_re[0], o_re[0]);
         im[0] = hn::Add(e_im[0], o_im[0]);

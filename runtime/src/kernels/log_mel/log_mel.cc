@@ -97,8 +97,28 @@ void LogMel::make_bands() {
       if (band.width++ == 0) band.first = bin;
       plan_.weights.push_back(static_cast<float>(weight * gain));
     }
-    plan_.weights.resize((plan_.weights.size() + 3) / 4 * 4, 0.0F);
     plan_.bands.push_back(band);
+  }
+  make_quads();
+}
+
+void LogMel::make_quads() {
+  size_t count = 0;
+  for (size_t m = 0; m < (plan_.n_mels + kMostLanes - 1) / kMostLanes * kMostLanes; m += 4) {
+    MelQuad quad{{}, 0, count};
+    for (size_t b = m; b < std::min(m + 4, plan_.n_mels); ++b) {
+      quad.first[b - m] = plan_.bands[b].first;
+      quad.width = std::max(quad.width, plan_.bands[b].width);
+    }
+    count += (quad.width + 3) / 4 * 16;
+    plan_.quads.push_back(quad);
+  }
+  plan_.quad_weights = zeros(count);
+  for (size_t m = 0; m < plan_.n_mels; ++m) {
+    float* weights = plan_.quad_weights.get() + plan_.quads[m / 4].weights + m % 4 * 4;
+    for (size_t i = 0; i < plan_.bands[m].width; ++i) {
+      weights[i / 4 * 16 + i % 4] = plan_.weights[plan_.bands[m].weights + i];
+    }
   }
 }
 
@@ -158,27 +178,29 @@ const char* LogMel::whole_clip_step() const {
 
 std::span<float> LogMel::clip(size_t count) {
   clip_size_ = count;
-  padded_.resize(count + 2 * padding() + plan_.slack());
-  return {padded_.data() + padding(), count};
+  padded_.resize(count + 2 * padding() + plan_.slack() + kMostLanes);
+  // Aligned for whoever writes the clip; nobody minds where the padding begins.
+  const auto misplaced = reinterpret_cast<uintptr_t>(padded_.data() + padding()) / sizeof(float) % kMostLanes;
+  clip_ = padded_.data() + padding() + (kMostLanes - misplaced) % kMostLanes;
+  return {clip_, count};
 }
 
 void LogMel::run(float* output) {
   const size_t half = padding(), frames = frame_count(clip_size_), n_mels = plan_.n_mels;
-  float* first = padded_.data() + half;
-  float* end = first + clip_size_;
+  float* end = clip_ + clip_size_;
   for (size_t i = 0; i < half; ++i) {
     const bool mirror = spec_.padding == Padding::kReflect;
-    first[-1 - static_cast<ptrdiff_t>(i)] = mirror ? first[i + 1] : 0.0F;
+    clip_[-1 - static_cast<ptrdiff_t>(i)] = mirror ? clip_[i + 1] : 0.0F;
     end[i] = mirror ? end[-2 - static_cast<ptrdiff_t>(i)] : 0.0F;
   }
   if (spec_.n_mfcc > 0) log_mel_.resize(n_mels * frames);
   float* log_mel = spec_.n_mfcc > 0 ? log_mel_.data() : output;
   if (plan_.has_fft()) {
-    frame_rows(plan_, padded_.data(), frames, log_mel, frames);
+    frame_rows(plan_, clip_ - half, frames, log_mel, frames);
   } else {
     for (size_t done = 0; done < frames; done += kMostLanes) {
       const size_t count = std::min(kMostLanes, frames - done);
-      columns(padded_.data() + done * plan_.hop, count, plan_.columns.get());
+      columns(clip_ - half + done * plan_.hop, count, plan_.columns.get());
       transpose(plan_.columns.get(), count, n_mels, log_mel + done, frames);
     }
   }

@@ -102,6 +102,7 @@ class LogMel {
 
  private:
   void make_bands();
+  void make_quads();
   void make_fft();
   void make_cepstrum();
 
@@ -112,6 +113,7 @@ class LogMel {
   std::vector<float> frame_;
   std::vector<std::complex<float>> packed_bins_;
   std::vector<float> padded_, log_mel_, column_;
+  float* clip_ = nullptr;
   size_t clip_size_ = 0;
 };
 

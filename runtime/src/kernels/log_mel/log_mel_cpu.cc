@@ -29,11 +29,8 @@ HWY_INLINE V log_of(D d, V x) {
   const V e = hn::ConvertTo(d, exponent);
   V p = hn::Set(d, kPolynomial[0]);
   for (size_t i = 1; i < 7; ++i) p = hn::MulAdd(p, z, hn::Set(d, kPolynomial[i]));
-  const V z2 = hn::Mul(z, z);
-  V y = hn::Mul(hn::Mul(z2, z), p);
-  y = hn::MulAdd(e, hn::Set(d, -2.12194440e-4F), y);  // log(2) in two parts, the larger of few bits
-  y = hn::NegMulAdd(hn::Set(d, 0.5F), z2, y);
-  return hn::MulAdd(e, hn::Set(d, 0.693359375F), hn::Add(z, y));
+  const V y = hn::MulAdd(hn::Mul(z, z), hn::MulSub(z, p, hn::Set(d, 0.5F)), z);
+  return hn::MulAdd(e, hn::Set(d, 0.693147181F), y);
 }
 
 template <class D, class V = hn::Vec<D>>
@@ -53,12 +50,10 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, size_t stride) {
   }
 }
 
-// Columns p[0] to p[3] of as many rows as there are lanes.
+// Transposes each block of 4 x 4.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE void load_columns(D d, const float* p, size_t stride, V& c0, V& c1, V& c2, V& c3) {
+HWY_INLINE void transpose_blocks(D d, V r0, V r1, V r2, V r3, V& c0, V& c1, V& c2, V& c3) {
   const hn::Repartition<uint64_t, D> pairs;
-  const V r0 = load_blocks(d, p, stride), r1 = load_blocks(d, p + stride, stride);
-  const V r2 = load_blocks(d, p + 2 * stride, stride), r3 = load_blocks(d, p + 3 * stride, stride);
   const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
   const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
   const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
@@ -67,6 +62,13 @@ HWY_INLINE void load_columns(D d, const float* p, size_t stride, V& c0, V& c1, V
   c1 = hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23));
   c2 = hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23));
   c3 = hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23));
+}
+
+// Columns p[0] to p[3] of as many rows as there are lanes.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void load_columns(D d, const float* p, size_t stride, V& c0, V& c1, V& c2, V& c3) {
+  transpose_blocks(d, load_blocks(d, p, stride), load_blocks(d, p + stride, stride),
+                   load_blocks(d, p + 2 * stride, stride), load_blocks(d, p + 3 * stride, stride), c0, c1, c2, c3);
 }
 
 // Row k of the transforms down the columns, times exp(2 pi i k c / n_fft).
@@ -102,10 +104,11 @@ HWY_NOINLINE void spectrum_of(LogMelPlan& plan, const float* HWY_RESTRICT frame)
   float* HWY_RESTRICT rows_im = plan.rows_im.get();
   for (int c = 0; c < 16; c += kLanes) {
     V x[kR], re[kRows], im[kRows];
-    unroll<0, kR>([&](auto j)
-                      HWY_ATTR { x[j] = hn::Mul(hn::LoadU(d, frame + 16 * j + c), hn::Load(d, window + 16 * j + c)); });
+    unroll<0, kR>([&](auto j) MMEDGE_INLINE {
+      x[j] = hn::Mul(hn::LoadU(d, frame + 16 * j + c), hn::Load(d, window + 16 * j + c));
+    });
     real_dft<kR, 1>(d, x, re, im);
-    unroll<0, kRows>([&](auto k) HWY_ATTR {
+    unroll<0, kRows>([&](auto k) MMEDGE_INLINE {
       const int at = 16 * k + c;
       twist<kR>(d, k, re[k], im[k], hn::Load(d, twist_re + at), hn::Load(d, twist_im + at), rows_re + at, rows_im + at);
     });
@@ -113,7 +116,7 @@ HWY_NOINLINE void spectrum_of(LogMelPlan& plan, const float* HWY_RESTRICT frame)
   float* bins = plan.bins();
   for (int k = 0; k < kRows; k += kLanes) {
     V x_re[16], x_im[16], re[16], im[16];
-    unroll<0, 4>([&](auto q) HWY_ATTR {
+    unroll<0, 4>([&](auto q) MMEDGE_INLINE {
       constexpr int kAt = 4 * q;
       load_columns(d, rows_re + 16 * k + kAt, 16, x_re[kAt], x_re[kAt + 1], x_re[kAt + 2], x_re[kAt + 3]);
       load_columns(d, rows_im + 16 * k + kAt, 16, x_im[kAt], x_im[kAt + 1], x_im[kAt + 2], x_im[kAt + 3]);
@@ -123,12 +126,13 @@ HWY_NOINLINE void spectrum_of(LogMelPlan& plan, const float* HWY_RESTRICT frame)
     // and R / 2 for even R, mirror themselves.
     const auto direct = hn::FirstN(d, static_cast<size_t>(kRows - k));
     const int mirror_end = std::min(kLanes, (kR + 1) / 2 - k);
-    unroll<0, 8>([&](auto q) HWY_ATTR { hn::BlendedStore(squared(d, re[q], im[q]), direct, d, bins + kR * q + k); });
+    unroll<0, 8>([&](auto q)
+                     MMEDGE_INLINE { hn::BlendedStore(squared(d, re[q], im[q]), direct, d, bins + kR * q + k); });
     if (k == 0) bins[8 * kR] = hn::GetLane(squared(d, re[8], im[8]));
     if (mirror_end <= 0) continue;
     const auto mirrored = hn::AndNot(hn::FirstN(d, static_cast<size_t>(kLanes - mirror_end)),
                                      hn::FirstN(d, static_cast<size_t>(k == 0 ? kLanes - 1 : kLanes)));
-    unroll<8, 16>([&](auto q) HWY_ATTR {
+    unroll<8, 16>([&](auto q) MMEDGE_INLINE {
       hn::BlendedStore(hn::Reverse(d, squared(d, re[q], im[q])), mirrored, d, bins + kR * (16 - q) - k - (kLanes - 1));
     });
   }
@@ -149,11 +153,11 @@ HWY_NOINLINE void spectra_of(LogMelPlan& plan, size_t first) {
   float* HWY_RESTRICT rows_im = plan.rows_im.get();
   for (int c = 0; c < 16; ++c) {
     V x[kR], re[kRows], im[kRows];
-    unroll<0, kR>([&](auto j) HWY_ATTR {
+    unroll<0, kR>([&](auto j) MMEDGE_INLINE {
       x[j] = hn::Mul(hn::LoadU(d, turned + offset[16 * j + c]), hn::Set(d, window[16 * j + c]));
     });
     real_dft<kR, 1>(d, x, re, im);
-    unroll<0, kRows>([&](auto k) HWY_ATTR {
+    unroll<0, kRows>([&](auto k) MMEDGE_INLINE {
       const int at = 16 * k + c;
       twist<kR>(d, k, re[k], im[k], hn::Set(d, twist_re[at]), hn::Set(d, twist_im[at]), rows_re + at * kLanes,
                 rows_im + at * kLanes);
@@ -162,16 +166,16 @@ HWY_NOINLINE void spectra_of(LogMelPlan& plan, size_t first) {
   float* bins = plan.bins();
   for (int k = 0; k < kRows; ++k) {
     V x_re[16], x_im[16], re[16], im[16];
-    unroll<0, 16>([&](auto c) HWY_ATTR {
+    unroll<0, 16>([&](auto c) MMEDGE_INLINE {
       x_re[c] = hn::Load(d, rows_re + (16 * k + c) * kLanes);
       x_im[c] = hn::Load(d, rows_im + (16 * k + c) * kLanes);
     });
     complex_dft<16, 1>(d, x_re, x_im, re, im);
-    unroll<0, 8>([&](auto q) HWY_ATTR { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * q + k) * kLanes); });
+    unroll<0, 8>([&](auto q) MMEDGE_INLINE { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * q + k) * kLanes); });
     if (k == 0) hn::Store(squared(d, re[8], im[8]), d, bins + 8 * kR * kLanes);
     if (k == 0 || 2 * k == kR) continue;
     unroll<8, 16>([&](auto q)
-                      HWY_ATTR { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * (16 - q) - k) * kLanes); });
+                      MMEDGE_INLINE { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * (16 - q) - k) * kLanes); });
   }
 }
 
@@ -191,6 +195,27 @@ void turn(LogMelPlan& plan, const float* HWY_RESTRICT samples, size_t frames) {
       hn::Store(r2, d, out + 2 * width);
       hn::Store(r3, d, out + 3 * width);
     }
+  }
+}
+
+// The energies of one frame's bands, as many as there are lanes.
+template <class D>
+HWY_INLINE hn::Vec<D> energies(D d, const MelQuad* quad, const float* bins, const float* weights) {
+  if constexpr (hn::MaxLanes(d) == 4) {
+    const float* weight = weights + quad->weights;
+    hn::Vec<D> s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+    for (size_t i = 0; i < quad->width; i += 4, weight += 16) {
+      s0 = hn::MulAdd(hn::Load(d, weight), hn::LoadU(d, bins + quad->first[0] + i), s0);
+      s1 = hn::MulAdd(hn::Load(d, weight + 4), hn::LoadU(d, bins + quad->first[1] + i), s1);
+      s2 = hn::MulAdd(hn::Load(d, weight + 8), hn::LoadU(d, bins + quad->first[2] + i), s2);
+      s3 = hn::MulAdd(hn::Load(d, weight + 12), hn::LoadU(d, bins + quad->first[3] + i), s3);
+    }
+    transpose_blocks(d, s0, s1, s2, s3, s0, s1, s2, s3);
+    return hn::Add(hn::Add(s0, s1), hn::Add(s2, s3));
+  } else {
+    const hn::Half<D> half;
+    const auto lower = energies(half, quad, bins, weights);
+    return hn::Combine(d, energies(half, quad + hn::MaxLanes(half) / 4, bins, weights), lower);
   }
 }
 
@@ -267,35 +292,19 @@ void frame_bands(LogMelPlan& plan, float* output) {
   if (plan.power == 1) {
     for (size_t i = 0; i <= plan.n_fft / 2; i += lanes) hn::StoreU(hn::Sqrt(hn::LoadU(d, bins + i)), d, bins + i);
   }
-  HWY_ALIGN float sums[16] = {};  // four of each band
 #if HWY_TARGET == HWY_SCALAR
   for (size_t m = 0; m < plan.n_mels; ++m) {
     const MelBand& band = plan.bands[m];
-    std::fill_n(sums, 4, 0.0F);
+    float sums[4] = {};
     for (size_t i = 0; i < band.width; ++i) sums[i % 4] += plan.weights[band.weights + i] * bins[band.first + i];
-    output[m] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    output[m] = log_energy(d, plan, hn::Set(d, (sums[0] + sums[1]) + (sums[2] + sums[3]))).raw;
   }
 #else
-  const hn::CappedTag<float, 4> d4;
-  hn::Vec<decltype(d4)> s0, s1, s2, s3;
-  for (size_t m = 0; m < plan.n_mels; m += 4) {
-    for (size_t b = 0; b < std::min<size_t>(4, plan.n_mels - m); ++b) {
-      const MelBand& band = plan.bands[m + b];
-      const float* weight = plan.weights.data() + band.weights;
-      const float* bin = bins + band.first;
-      auto sum = hn::Zero(d4);
-      for (size_t i = 0; i < band.width; i += 4) {
-        sum = hn::MulAdd(hn::LoadU(d4, weight + i), hn::LoadU(d4, bin + i), sum);
-      }
-      hn::Store(sum, d4, sums + 4 * b);
-    }
-    load_columns(d4, sums, 4, s0, s1, s2, s3);
-    hn::StoreU(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d4, output + m);
+  for (size_t m = 0; m < plan.n_mels; m += lanes) {
+    hn::StoreU(log_energy(d, plan, energies(d, plan.quads.data() + m / 4, bins, plan.quad_weights.get())), d,
+               output + m);
   }
 #endif
-  for (size_t m = 0; m < plan.n_mels; m += lanes) {
-    hn::StoreU(log_energy(d, plan, hn::LoadU(d, output + m)), d, output + m);
-  }
 }
 
 void transpose(const float* input, size_t rows, size_t columns, float* output, size_t output_stride) {
@@ -363,7 +372,7 @@ void frame_rows(LogMelPlan& plan, const float* samples, size_t count, float* out
 void multiply(std::span<const float> matrix, size_t inner, const float* input, size_t columns, float* output) {
   const hn::CappedTag<float, kMostLanes> d;
   const hn::CappedTag<float, 1> d1;
-  const auto product = [&](auto tag, const float* row, size_t t) HWY_ATTR {
+  const auto product = [&](auto tag, const float* row, size_t t) MMEDGE_INLINE {
     auto sum = hn::Zero(tag);
     for (size_t m = 0; m < inner; ++m) {
       sum = hn::MulAdd(hn::Set(tag, row[m]), hn::LoadU(tag, input + m * columns + t), sum);

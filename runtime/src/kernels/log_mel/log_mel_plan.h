@@ -13,7 +13,7 @@ namespace mmedge {
 
 constexpr size_t kFftColumns = 16;    // of n_fft / 16 samples each
 constexpr size_t kMostLanes = 16;     // floats in a SIMD vector, at most
-constexpr size_t kTurnedFrames = 64;  // frames whose samples frame_rows() transposes at once
+constexpr size_t kTurnedFrames = 96;  // frames whose samples frame_rows() transposes at once
 
 using AlignedFloats = hwy::AlignedFreeUniquePtr<float[]>;
 
@@ -28,7 +28,14 @@ inline AlignedFloats zeros(size_t count) {
 // first + 4 + i, ..., as (0 + 1) + (2 + 3).
 struct MelBand {
   size_t first, width;
-  size_t weights;  // where they begin; filled up with zeros to a multiple of 4
+  size_t weights;  // where they begin
+};
+
+// Four bands side by side: at weights, four weights of each, four more of each, ... up to the widest of them.
+struct MelQuad {
+  size_t first[4];
+  size_t width;
+  size_t weights;
 };
 
 struct LogMelPlan {
@@ -37,6 +44,8 @@ struct LogMelPlan {
   float floor = 0.0F, log_scale = 1.0F;
   std::vector<MelBand> bands;
   std::vector<float> weights;
+  std::vector<MelQuad> quads;  // as many as fill the lanes
+  AlignedFloats quad_weights;
   AlignedFloats window;    // [n_fft]
   AlignedFloats spectrum;  // the bins of a frame in each lane, with room for 16 floats before and behind
   AlignedFloats columns;   // [16, n_mels] and room for 16 floats behind

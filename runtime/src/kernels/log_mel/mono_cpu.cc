@@ -19,10 +19,11 @@ size_t float_to_mono(const float* input, size_t frames, size_t channels, float* 
   const auto most = hn::Set(d, kMostAmplitude), half = hn::Set(d, 0.5F);
   size_t i = 0;
   if (channels == 1) {
-    for (; i + lanes <= frames; i += lanes) {
-      const auto v = hn::LoadU(d, input + i);
-      if (!hn::AllTrue(d, hn::Le(hn::Abs(v), most))) return i;
-      hn::StoreU(v, d, output + i);
+    for (; i + 2 * lanes <= frames; i += 2 * lanes) {
+      const auto a = hn::LoadU(d, input + i), b = hn::LoadU(d, input + i + lanes);
+      if (!hn::AllTrue(d, hn::And(hn::Le(hn::Abs(a), most), hn::Le(hn::Abs(b), most)))) return i;
+      hn::StoreU(a, d, output + i);
+      hn::StoreU(b, d, output + i + lanes);
     }
   } else if (channels == 2) {
     for (; i + lanes <= frames; i += lanes) {
