@@ -8,6 +8,8 @@
 // efficient FFT algorithms on fused multiply-add architectures" (1993), in the plain form a + wb, then 2a - (a + wb).
 #include <hwy/highway.h>
 
+#include <cstddef>
+#include <numbers>
 #include <utility>
 
 #if defined(MMEDGE_FFT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -22,16 +24,15 @@
 #define MMEDGE_INLINE HWY_ATTR __attribute__((always_inline))
 
 HWY_BEFORE_NAMESPACE();
-namespace mmedge {
-namespace HWY_NAMESPACE {
+namespace mmedge::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // exp(2 pi i k / n), made by the compiler: the Taylor series in double, exact to a float's rounding.
 struct Root {
   double re, im;
 };
-constexpr Root root(int k, int n) {
-  const double angle = 6.283185307179586476925 * k / n;
+constexpr Root root(ptrdiff_t k, ptrdiff_t n) {
+  const double angle = 2.0 * std::numbers::pi * static_cast<double>(k) / static_cast<double>(n);
   Root result{0.0, 0.0};
   double term = 1.0;
   for (int i = 0; i < 40; ++i) {
@@ -45,21 +46,21 @@ constexpr Root root(int k, int n) {
 // body(0), body(1), ... with the index as a constant.
 template <class Body, size_t... I>
 HWY_INLINE void unrolled(Body body, std::index_sequence<I...> /*indices*/) {
-  (body(std::integral_constant<int, static_cast<int>(I)>()), ...);
+  (body(std::integral_constant<ptrdiff_t, static_cast<ptrdiff_t>(I)>()), ...);
 }
-template <int kFirst, int kEnd, class Body>
+template <ptrdiff_t kFirst, ptrdiff_t kEnd, class Body>
 HWY_INLINE void unroll(Body body) {
   if constexpr (kFirst < kEnd) {
-    unrolled([&](auto i) MMEDGE_INLINE { body(std::integral_constant<int, kFirst + i>()); },
+    unrolled([&](auto i) MMEDGE_INLINE { body(std::integral_constant<ptrdiff_t, kFirst + i>()); },
              std::make_index_sequence<static_cast<size_t>(kEnd - kFirst)>());
   }
 }
 
 // p = a + wb, m = a - wb or its conjugate, for w = exp(2 pi i kK / kN); 6 operations.
-template <int kK, int kN, bool kConjugate, class D, class V = hn::Vec<D>>
+template <ptrdiff_t kK, ptrdiff_t kN, bool kConjugate, class D, class V = hn::Vec<D>>
 HWY_INLINE void butterfly(D d, V a_re, V a_im, V b_re, V b_im, V& p_re, V& p_im, V& m_re, V& m_im) {
-  constexpr Root kW = root(kK, kN);
-  const V w_re = hn::Set(d, static_cast<float>(kW.re)), w_im = hn::Set(d, static_cast<float>(kW.im));
+  constexpr Root w = root(kK, kN);
+  const V w_re = hn::Set(d, static_cast<float>(w.re)), w_im = hn::Set(d, static_cast<float>(w.im));
   const V two = hn::Set(d, 2.0F);
   p_re = hn::MulAdd(w_re, b_re, hn::NegMulAdd(w_im, b_im, a_re));
   p_im = hn::MulAdd(w_re, b_im, hn::MulAdd(w_im, b_re, a_im));
@@ -95,7 +96,7 @@ HWY_INLINE void complex_dft5(D d, const V* x_re, const V* x_im, V* re, V* im) {
 
 // The bins 0 to kN / 2 of kN real numbers x[0], x[kStride], ...; kN = 2^a, 2^a 5 or 2^a 25. im[0], and im[kN / 2] for
 // even kN, are zero by definition and not written.
-template <int kN, int kStride, class D, class V = hn::Vec<D>>
+template <ptrdiff_t kN, ptrdiff_t kStride, class D, class V = hn::Vec<D>>
 HWY_INLINE void real_dft(D d, const V* x, V* re, V* im) {
   if constexpr (kN == 2) {
     re[0] = hn::Add(x[0], x[kStride]);
@@ -123,67 +124,66 @@ HWY_INLINE void real_dft(D d, const V* x, V* re, V* im) {
       t_re[0] = y_re[0][k];
       t_im[0] = y_im[0][k];
       unroll<1, 5>([&](auto b) MMEDGE_INLINE {
-        constexpr Root kW = root(k * b, 25);
-        const V w_re = hn::Set(d, static_cast<float>(kW.re)), w_im = hn::Set(d, static_cast<float>(kW.im));
+        constexpr Root w = root(k * b, 25);
+        const V w_re = hn::Set(d, static_cast<float>(w.re)), w_im = hn::Set(d, static_cast<float>(w.im));
         t_re[b] = hn::NegMulAdd(w_im, y_im[b][k], hn::Mul(w_re, y_re[b][k]));
         t_im[b] = hn::MulAdd(w_im, y_re[b][k], hn::Mul(w_re, y_im[b][k]));
       });
       complex_dft5(d, t_re, t_im, z_re, z_im);
       unroll<0, 5>([&](auto q) MMEDGE_INLINE {
-        constexpr int kBin = k + 5 * q;
-        re[kBin <= 12 ? kBin : 25 - kBin] = z_re[q];
-        im[kBin <= 12 ? kBin : 25 - kBin] = kBin <= 12 ? z_im[q] : hn::Neg(z_im[q]);
+        constexpr ptrdiff_t bin = k + 5 * q;
+        re[bin <= 12 ? bin : 25 - bin] = z_re[q];
+        im[bin <= 12 ? bin : 25 - bin] = bin <= 12 ? z_im[q] : hn::Neg(z_im[q]);
       });
     });
   } else {
-    constexpr int kHalf = kN / 2;
-    V e_re[kHalf / 2 + 1], e_im[kHalf / 2 + 1], o_re[kHalf / 2 + 1], o_im[kHalf / 2 + 1];
-    real_dft<kHalf, 2 * kStride>(d, x, e_re, e_im);
-    real_dft<kHalf, 2 * kStride>(d, x + kStride, o_re, o_im);
+    constexpr ptrdiff_t half = kN / 2;
+    V e_re[half / 2 + 1], e_im[half / 2 + 1], o_re[half / 2 + 1], o_im[half / 2 + 1];
+    real_dft<half, 2 * kStride>(d, x, e_re, e_im);
+    real_dft<half, 2 * kStride>(d, x + kStride, o_re, o_im);
     re[0] = hn::Add(e_re[0], o_re[0]);
-    re[kHalf] = hn::Sub(e_re[0], o_re[0]);
-    unroll<1, (kHalf + 1) / 2>([&](auto k) MMEDGE_INLINE {
-      butterfly<k, kN, true>(d, e_re[k], e_im[k], o_re[k], o_im[k], re[k], im[k], re[kHalf - k], im[kHalf - k]);
+    re[half] = hn::Sub(e_re[0], o_re[0]);
+    unroll<1, (half + 1) / 2>([&](auto k) MMEDGE_INLINE {
+      butterfly<k, kN, true>(d, e_re[k], e_im[k], o_re[k], o_im[k], re[k], im[k], re[half - k], im[half - k]);
     });
-    if constexpr (kHalf % 2 == 0) {
-      re[kHalf / 2] = e_re[kHalf / 2];
-      im[kHalf / 2] = o_re[kHalf / 2];
+    if constexpr (half % 2 == 0) {
+      re[half / 2] = e_re[half / 2];
+      im[half / 2] = o_re[half / 2];
     }
   }
 }
 
 // kN complex numbers x[0], x[kStride], ...; kN a power of two.
-template <int kN, int kStride, class D, class V = hn::Vec<D>>
+template <ptrdiff_t kN, ptrdiff_t kStride, class D, class V = hn::Vec<D>>
 HWY_INLINE void complex_dft(D d, const V* x_re, const V* x_im, V* re, V* im) {
   if constexpr (kN == 1) {
     re[0] = x_re[0];
     im[0] = x_im[0];
   } else {
-    constexpr int kHalf = kN / 2;
-    V e_re[kHalf], e_im[kHalf], o_re[kHalf], o_im[kHalf];
-    complex_dft<kHalf, 2 * kStride>(d, x_re, x_im, e_re, e_im);
-    complex_dft<kHalf, 2 * kStride>(d, x_re + kStride, x_im + kStride, o_re, o_im);
-    unroll<0, kHalf>([&](auto k) MMEDGE_INLINE {
+    constexpr ptrdiff_t half = kN / 2;
+    V e_re[half], e_im[half], o_re[half], o_im[half];
+    complex_dft<half, 2 * kStride>(d, x_re, x_im, e_re, e_im);
+    complex_dft<half, 2 * kStride>(d, x_re + kStride, x_im + kStride, o_re, o_im);
+    unroll<0, half>([&](auto k) MMEDGE_INLINE {
       if constexpr (k == 0) {
         re[0] = hn::Add(e_re[0], o_re[0]);
         im[0] = hn::Add(e_im[0], o_im[0]);
-        re[kHalf] = hn::Sub(e_re[0], o_re[0]);
-        im[kHalf] = hn::Sub(e_im[0], o_im[0]);
+        re[half] = hn::Sub(e_re[0], o_re[0]);
+        im[half] = hn::Sub(e_im[0], o_im[0]);
       } else if constexpr (4 * k == kN) {
         re[k] = hn::Sub(e_re[k], o_im[k]);
         im[k] = hn::Add(e_im[k], o_re[k]);
-        re[k + kHalf] = hn::Add(e_re[k], o_im[k]);
-        im[k + kHalf] = hn::Sub(e_im[k], o_re[k]);
+        re[k + half] = hn::Add(e_re[k], o_im[k]);
+        im[k + half] = hn::Sub(e_im[k], o_re[k]);
       } else {
-        butterfly<k, kN, false>(d, e_re[k], e_im[k], o_re[k], o_im[k], re[k], im[k], re[k + kHalf], im[k + kHalf]);
+        butterfly<k, kN, false>(d, e_re[k], e_im[k], o_re[k], o_im[k], re[k], im[k], re[k + half], im[k + half]);
       }
     });
   }
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments): Highway's macro
-}  // namespace HWY_NAMESPACE
-}  // namespace mmedge
+}  // namespace mmedge::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif

@@ -36,12 +36,12 @@ void subtract_and_divide(std::span<float> values, float mean, float deviation) {
 
 // To mean 0 and standard deviation 1. In double, in eight sums: one sum's additions would wait for each other.
 void standardize(std::span<float> values) {
-  constexpr size_t kParts = 8;
+  constexpr size_t lanes = 8;
   const auto total = [&](auto term) {
-    double parts[kParts] = {};
+    double parts[lanes] = {};
     size_t i = 0;
-    for (; i + kParts <= values.size(); i += kParts) {
-      for (size_t p = 0; p < kParts; ++p) parts[p] += term(static_cast<double>(values[i + p]));
+    for (; i + lanes <= values.size(); i += lanes) {
+      for (size_t p = 0; p < lanes; ++p) parts[p] += term(static_cast<double>(values[i + p]));
     }
     for (; i < values.size(); ++i) parts[0] += term(static_cast<double>(values[i]));
     return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + ((parts[4] + parts[5]) + (parts[6] + parts[7]));

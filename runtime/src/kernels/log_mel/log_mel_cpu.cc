@@ -1,5 +1,8 @@
 // Frames to log-mel bands with SIMD. Contraction of a * b + c by the compiler is off for this file: the two shapes of
 // the arithmetic, `frame_spectrum` and `frame_rows`, must round alike.
+#include <algorithm>
+#include <numbers>
+
 #include "kernels/log_mel/log_mel_plan.h"
 
 #if defined(__aarch64__) && !defined(HWY_DISABLED_TARGETS)
@@ -13,24 +16,23 @@
 #include "kernels/log_mel/fft-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace mmedge {
-namespace HWY_NAMESPACE {
+namespace mmedge::HWY_NAMESPACE {
 
 // log(1 + z) = z - z^2 / 2 + z^3 P(z) for z in [sqrt(1/2) - 1, sqrt(2) - 1]; P fitted for the least relative error of
 // the whole, 3.5e-8, by reweighted least squares.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V log_of(D d, V x) {
-  constexpr float kPolynomial[] = {0.0870043039F, -0.142674863F, 0.149147689F, -0.16577585F,
-                                   0.199630633F,  -0.250013381F, 0.333339095F};
+  constexpr float polynomial[] = {0.0870043039F, -0.142674863F, 0.149147689F, -0.16577585F,
+                                  0.199630633F,  -0.250013381F, 0.333339095F};
   const hn::RebindToSigned<D> di;
   const auto bits = hn::BitCast(di, x);
   const auto exponent = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F3504F3)));  // of x / sqrt(1/2)
   const V z = hn::Sub(hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(exponent))), hn::Set(d, 1.0F));
   const V e = hn::ConvertTo(d, exponent);
-  V p = hn::Set(d, kPolynomial[0]);
-  for (size_t i = 1; i < 7; ++i) p = hn::MulAdd(p, z, hn::Set(d, kPolynomial[i]));
+  V p = hn::Set(d, polynomial[0]);
+  for (size_t i = 1; i < 7; ++i) p = hn::MulAdd(p, z, hn::Set(d, polynomial[i]));
   const V y = hn::MulAdd(hn::Mul(z, z), hn::MulSub(z, p, hn::Set(d, 0.5F)), z);
-  return hn::MulAdd(e, hn::Set(d, 0.693147181F), y);
+  return hn::MulAdd(e, hn::Set(d, std::numbers::ln2_v<float>), y);
 }
 
 template <class D, class V = hn::Vec<D>>
@@ -72,8 +74,8 @@ HWY_INLINE void load_columns(D d, const float* p, size_t stride, V& c0, V& c1, V
 }
 
 // Row k of the transforms down the columns, times exp(2 pi i k c / n_fft).
-template <int kR, class D, class V = hn::Vec<D>>
-HWY_INLINE void twist(D d, int k, V re, V im, V w_re, V w_im, float* out_re, float* out_im) {
+template <ptrdiff_t kR, class D, class V = hn::Vec<D>>
+HWY_INLINE void twist(D d, ptrdiff_t k, V re, V im, V w_re, V w_im, float* out_re, float* out_im) {
   if (k == 0) {
     hn::Store(re, d, out_re);
     hn::Store(hn::Zero(d), d, out_im);
@@ -92,58 +94,58 @@ HWY_INLINE V squared(D /*d*/, V re, V im) {
 }
 
 // One frame: first a column, then a row in each lane.
-template <int kR>
+template <ptrdiff_t kR>
 HWY_NOINLINE void spectrum_of(LogMelPlan& plan, const float* HWY_RESTRICT frame) {
   const hn::CappedTag<float, kMostLanes> d;
   using V = hn::Vec<decltype(d)>;
-  constexpr int kLanes = static_cast<int>(hn::MaxLanes(d)), kRows = kR / 2 + 1;
+  constexpr ptrdiff_t lanes = static_cast<ptrdiff_t>(hn::MaxLanes(d)), rows = kR / 2 + 1;
   const float* HWY_RESTRICT window = plan.window.get();
   const float* HWY_RESTRICT twist_re = plan.twist_re.get();
   const float* HWY_RESTRICT twist_im = plan.twist_im.get();
   float* HWY_RESTRICT rows_re = plan.rows_re.get();
   float* HWY_RESTRICT rows_im = plan.rows_im.get();
-  for (int c = 0; c < 16; c += kLanes) {
-    V x[kR], re[kRows], im[kRows];
+  for (ptrdiff_t c = 0; c < 16; c += lanes) {
+    V x[kR], re[rows], im[rows];
     unroll<0, kR>([&](auto j) MMEDGE_INLINE {
       x[j] = hn::Mul(hn::LoadU(d, frame + 16 * j + c), hn::Load(d, window + 16 * j + c));
     });
     real_dft<kR, 1>(d, x, re, im);
-    unroll<0, kRows>([&](auto k) MMEDGE_INLINE {
-      const int at = 16 * k + c;
+    unroll<0, rows>([&](auto k) MMEDGE_INLINE {
+      const ptrdiff_t at = 16 * k + c;
       twist<kR>(d, k, re[k], im[k], hn::Load(d, twist_re + at), hn::Load(d, twist_im + at), rows_re + at, rows_im + at);
     });
   }
   float* bins = plan.bins();
-  for (int k = 0; k < kRows; k += kLanes) {
+  for (ptrdiff_t k = 0; k < rows; k += lanes) {
     V x_re[16], x_im[16], re[16], im[16];
     unroll<0, 4>([&](auto q) MMEDGE_INLINE {
-      constexpr int kAt = 4 * q;
-      load_columns(d, rows_re + 16 * k + kAt, 16, x_re[kAt], x_re[kAt + 1], x_re[kAt + 2], x_re[kAt + 3]);
-      load_columns(d, rows_im + 16 * k + kAt, 16, x_im[kAt], x_im[kAt + 1], x_im[kAt + 2], x_im[kAt + 3]);
+      constexpr ptrdiff_t at = 4 * q;
+      load_columns(d, rows_re + 16 * k + at, 16, x_re[at], x_re[at + 1], x_re[at + 2], x_re[at + 3]);
+      load_columns(d, rows_im + 16 * k + at, 16, x_im[at], x_im[at + 1], x_im[at + 2], x_im[at + 3]);
     });
     complex_dft<16, 1>(d, x_re, x_im, re, im);
     // Bin k + R q for q < 8; above n_fft / 2 its mirror, n_fft - k - R q, in descending order along the lanes. Row 0,
     // and R / 2 for even R, mirror themselves.
-    const auto direct = hn::FirstN(d, static_cast<size_t>(kRows - k));
-    const int mirror_end = std::min(kLanes, (kR + 1) / 2 - k);
+    const auto direct = hn::FirstN(d, static_cast<size_t>(rows - k));
+    const ptrdiff_t mirror_end = std::min(lanes, (kR + 1) / 2 - k);
     unroll<0, 8>([&](auto q)
                      MMEDGE_INLINE { hn::BlendedStore(squared(d, re[q], im[q]), direct, d, bins + kR * q + k); });
     if (k == 0) bins[8 * kR] = hn::GetLane(squared(d, re[8], im[8]));
     if (mirror_end <= 0) continue;
-    const auto mirrored = hn::AndNot(hn::FirstN(d, static_cast<size_t>(kLanes - mirror_end)),
-                                     hn::FirstN(d, static_cast<size_t>(k == 0 ? kLanes - 1 : kLanes)));
+    const auto mirrored = hn::AndNot(hn::FirstN(d, static_cast<size_t>(lanes - mirror_end)),
+                                     hn::FirstN(d, static_cast<size_t>(k == 0 ? lanes - 1 : lanes)));
     unroll<8, 16>([&](auto q) MMEDGE_INLINE {
-      hn::BlendedStore(hn::Reverse(d, squared(d, re[q], im[q])), mirrored, d, bins + kR * (16 - q) - k - (kLanes - 1));
+      hn::BlendedStore(hn::Reverse(d, squared(d, re[q], im[q])), mirrored, d, bins + kR * (16 - q) - k - (lanes - 1));
     });
   }
 }
 
 // A frame in each lane, from plan.turned + first on.
-template <int kR>
+template <ptrdiff_t kR>
 HWY_NOINLINE void spectra_of(LogMelPlan& plan, size_t first) {
   const hn::CappedTag<float, kMostLanes> d;
   using V = hn::Vec<decltype(d)>;
-  constexpr int kLanes = static_cast<int>(hn::MaxLanes(d)), kRows = kR / 2 + 1;
+  constexpr ptrdiff_t lanes = static_cast<ptrdiff_t>(hn::MaxLanes(d)), rows = kR / 2 + 1;
   const float* HWY_RESTRICT turned = plan.turned.get() + first;
   const float* HWY_RESTRICT window = plan.window.get();
   const float* HWY_RESTRICT twist_re = plan.twist_re.get();
@@ -151,36 +153,36 @@ HWY_NOINLINE void spectra_of(LogMelPlan& plan, size_t first) {
   const size_t* HWY_RESTRICT offset = plan.turned_offset.data();
   float* HWY_RESTRICT rows_re = plan.rows_re.get();
   float* HWY_RESTRICT rows_im = plan.rows_im.get();
-  for (int c = 0; c < 16; ++c) {
-    V x[kR], re[kRows], im[kRows];
+  for (ptrdiff_t c = 0; c < 16; ++c) {
+    V x[kR], re[rows], im[rows];
     unroll<0, kR>([&](auto j) MMEDGE_INLINE {
       x[j] = hn::Mul(hn::LoadU(d, turned + offset[16 * j + c]), hn::Set(d, window[16 * j + c]));
     });
     real_dft<kR, 1>(d, x, re, im);
-    unroll<0, kRows>([&](auto k) MMEDGE_INLINE {
-      const int at = 16 * k + c;
-      twist<kR>(d, k, re[k], im[k], hn::Set(d, twist_re[at]), hn::Set(d, twist_im[at]), rows_re + at * kLanes,
-                rows_im + at * kLanes);
+    unroll<0, rows>([&](auto k) MMEDGE_INLINE {
+      const ptrdiff_t at = 16 * k + c;
+      twist<kR>(d, k, re[k], im[k], hn::Set(d, twist_re[at]), hn::Set(d, twist_im[at]), rows_re + at * lanes,
+                rows_im + at * lanes);
     });
   }
   float* bins = plan.bins();
-  for (int k = 0; k < kRows; ++k) {
+  for (ptrdiff_t k = 0; k < rows; ++k) {
     V x_re[16], x_im[16], re[16], im[16];
     unroll<0, 16>([&](auto c) MMEDGE_INLINE {
-      x_re[c] = hn::Load(d, rows_re + (16 * k + c) * kLanes);
-      x_im[c] = hn::Load(d, rows_im + (16 * k + c) * kLanes);
+      x_re[c] = hn::Load(d, rows_re + (16 * k + c) * lanes);
+      x_im[c] = hn::Load(d, rows_im + (16 * k + c) * lanes);
     });
     complex_dft<16, 1>(d, x_re, x_im, re, im);
-    unroll<0, 8>([&](auto q) MMEDGE_INLINE { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * q + k) * kLanes); });
-    if (k == 0) hn::Store(squared(d, re[8], im[8]), d, bins + 8 * kR * kLanes);
+    unroll<0, 8>([&](auto q) MMEDGE_INLINE { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * q + k) * lanes); });
+    if (k == 0) hn::Store(squared(d, re[8], im[8]), d, bins + 8 * kR * lanes);
     if (k == 0 || 2 * k == kR) continue;
     unroll<8, 16>([&](auto q)
-                      MMEDGE_INLINE { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * (16 - q) - k) * kLanes); });
+                      MMEDGE_INLINE { hn::Store(squared(d, re[q], im[q]), d, bins + (kR * (16 - q) - k) * lanes); });
   }
 }
 
 // Row p of plan.turned: sample p of each hop from samples on.
-void turn(LogMelPlan& plan, const float* HWY_RESTRICT samples, size_t frames) {
+void turn(const LogMelPlan& plan, const float* HWY_RESTRICT samples, size_t frames) {
   const hn::CappedTag<float, kMostLanes> d;
   using V = hn::Vec<decltype(d)>;
   const size_t width = plan.turned_width, hop = plan.hop, lanes = hn::Lanes(d);
@@ -255,15 +257,17 @@ bool with_fft(size_t n_fft, Body body) {
 #if HWY_TARGET != HWY_SCALAR
   switch (n_fft) {
     case 256:
-      return body(std::integral_constant<int, 16>()), true;
+      return body(std::integral_constant<ptrdiff_t, 16>()), true;
     case 320:
-      return body(std::integral_constant<int, 20>()), true;
+      return body(std::integral_constant<ptrdiff_t, 20>()), true;
     case 400:
-      return body(std::integral_constant<int, 25>()), true;
+      return body(std::integral_constant<ptrdiff_t, 25>()), true;
     case 512:
-      return body(std::integral_constant<int, 32>()), true;
+      return body(std::integral_constant<ptrdiff_t, 32>()), true;
     case 1024:
-      return body(std::integral_constant<int, 64>()), true;
+      return body(std::integral_constant<ptrdiff_t, 64>()), true;
+    default:
+      break;
   }
 #else
   static_cast<void>(n_fft);
@@ -398,8 +402,7 @@ void natural_log(std::span<float> values) {
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments): Highway's macro
-}  // namespace HWY_NAMESPACE
-}  // namespace mmedge
+}  // namespace mmedge::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -413,6 +416,7 @@ HWY_EXPORT(transpose);
 HWY_EXPORT(multiply);
 HWY_EXPORT(natural_log);
 
+// NOLINTBEGIN(misc-const-correctness): Highway's tables hide the writes
 bool has_fft(size_t n_fft) { return HWY_DYNAMIC_DISPATCH(has_fft)(n_fft); }
 
 void frame_spectrum(LogMelPlan& plan, const float* frame) { HWY_DYNAMIC_DISPATCH(frame_spectrum)(plan, frame); }
@@ -432,6 +436,7 @@ void multiply(std::span<const float> matrix, size_t inner, const float* input, s
 }
 
 void natural_log(std::span<float> values) { HWY_DYNAMIC_DISPATCH(natural_log)(values); }
+// NOLINTEND(misc-const-correctness)
 
 }  // namespace mmedge
 #endif  // HWY_ONCE

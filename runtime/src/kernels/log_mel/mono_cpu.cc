@@ -8,8 +8,7 @@
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
-namespace mmedge {
-namespace HWY_NAMESPACE {
+namespace mmedge::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // How many leading frames were converted and are all usable; the rest is left to the caller.
@@ -52,8 +51,7 @@ size_t int16_to_mono(const int16_t* input, size_t frames, size_t channels, float
 }
 
 // NOLINTNEXTLINE(google-readability-namespace-comments): Highway's macro
-}  // namespace HWY_NAMESPACE
-}  // namespace mmedge
+}  // namespace mmedge::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
