@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <optional>
+#include <memory>
 #include <span>
 
 #include "kernels/log_mel/log_mel.h"
@@ -78,13 +78,13 @@ class AudioPreprocess : public Preprocess {
     if (const char* step = kernel_.whole_clip_step()) {
       fail(MME_INVALID_ARGUMENT, "preprocess: \"", step, "\" needs the whole clip; a stream cannot have it");
     }
-    if (!frames_) frames_.emplace(kernel_, StreamStart::kClip);
+    if (!frames_) frames_ = std::make_unique<AudioStream>(kernel_, StreamStart::kClip);
     frames_->push(audio);
     take_frames(output);
   }
 
   void end_frames(Tensor& output) override {
-    if (!frames_) frames_.emplace(kernel_, StreamStart::kClip);
+    if (!frames_) frames_ = std::make_unique<AudioStream>(kernel_, StreamStart::kClip);
     frames_->end();
     take_frames(output);
     frames_->reset();
@@ -118,7 +118,7 @@ class AudioPreprocess : public Preprocess {
     std::span<const float> samples = mono_;
     if (audio.sample_rate != kernel_.spec().sample_rate) {
       if (!resampler_ || resampler_->from() != audio.sample_rate) {
-        resampler_.emplace(audio.sample_rate, kernel_.spec().sample_rate);
+        resampler_ = std::make_unique<Resampler>(audio.sample_rate, kernel_.spec().sample_rate);
       } else {
         resampler_->reset();
       }
@@ -142,7 +142,7 @@ class AudioPreprocess : public Preprocess {
     if (live_) {
       live_->reset();
     } else {
-      live_.emplace(kernel_, StreamStart::kSilence);
+      live_ = std::make_unique<AudioStream>(kernel_, StreamStart::kSilence);
     }
     const size_t n_mels = columns_of_a_frame();
     ring_.resize(ring_frames() * n_mels);
@@ -166,14 +166,14 @@ class AudioPreprocess : public Preprocess {
   LogMel kernel_;
   size_t window_;  // samples at the model's rate; 0: any length
   // A whole clip.
-  std::optional<Resampler> resampler_;
+  std::unique_ptr<Resampler> resampler_;
   std::vector<float> mono_, resampled_;
   // A stream seen through its window: the last frames as a ring of columns.
-  std::optional<AudioStream> live_;
+  std::unique_ptr<AudioStream> live_;
   std::vector<float> ring_;
   size_t oldest_ = 0;
   // A stream seen frame by frame.
-  std::optional<AudioStream> frames_;
+  std::unique_ptr<AudioStream> frames_;
   std::vector<float> columns_, log_mel_;
 };
 
@@ -215,7 +215,7 @@ std::unique_ptr<Preprocess> make_audio_preprocess(const nlohmann::json& json) {
   }
   parameters.finish();
   if (fixed && spec.normalize != Normalize::kNone) {
-    fail(MME_INVALID_ARGUMENT, "preprocess: \"mean\" and \"std\" with \"normalize\" ", json.at("normalize").dump(),
+    fail(MME_INVALID_ARGUMENT, R"(preprocess: "mean" and "std" with "normalize" )", json.at("normalize").dump(),
          "; expected one or the other");
   }
   if (spec.n_fft % 2 != 0)

@@ -67,7 +67,7 @@ void AudioStream::push(const mme_audio& audio) {
     append(mono_);
   } else {
     if (!resampler_ || resampler_->from() != audio.sample_rate) {
-      resampler_.emplace(audio.sample_rate, kernel_.spec().sample_rate);
+      resampler_ = std::make_unique<Resampler>(audio.sample_rate, kernel_.spec().sample_rate);
     } else if (!as_) {
       resampler_->reset();
     }

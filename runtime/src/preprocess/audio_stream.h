@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -46,7 +47,7 @@ class AudioStream {
   StreamStart start_;
   int64_t first_ = 0;            // where the first frame begins
   std::optional<mme_audio> as_;  // the format of this stream
-  std::optional<Resampler> resampler_;
+  std::unique_ptr<Resampler> resampler_;
   std::vector<float> mono_, resampled_;
   std::vector<float> buffer_;  // from base_ on
   int64_t base_ = 0;
