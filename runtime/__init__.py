@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from mmedge.runtime.manifest import Manifest, read_manifest
     from mmedge.runtime.preprocessor import Preprocessor
     from mmedge.runtime.session import Result, Session
+    from mmedge.runtime.similarity import similarity_top_k
 
-__all__ = ["Audio", "Image", "Manifest", "Preprocessor", "Result", "Session", "read_manifest"]
+__all__ = ["Audio", "Image", "Manifest", "Preprocessor", "Result", "Session", "read_manifest", "similarity_top_k"]
 
 _HOMES = {
     "Audio": "inputs",
@@ -23,6 +24,7 @@ _HOMES = {
     "Result": "session",
     "Session": "session",
     "read_manifest": "manifest",
+    "similarity_top_k": "similarity",
 }
 
 

@@ -24,7 +24,7 @@ class Input(_Part):
 
     name: str
     modality: Literal["image", "audio"]
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "float16", "uint8", "int8"] = "float32"
     shape: list[int]
     preprocess: dict[str, Any]
 

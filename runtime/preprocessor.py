@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.runtime.inputs import Audio, Image, from_c_tensor, input_shape, to_c_audio, to_c_image
+from mmedge.runtime.arrays import DTYPES, from_c_tensor, shape_of
+from mmedge.runtime.inputs import Audio, Image, to_c_audio
 from mmedge.runtime.native import check, ffi, lib, struct, text
 
 
@@ -17,7 +18,8 @@ class Preprocessor:
     """Turns one modality's raw data into the tensor its encoder takes.
 
     `parameters` is an input's "preprocess" object, as in a recipe or a manifest; a wrong one raises InvalidArgument
-    naming the key. One thread at a time. It may be pickled, and used after a fork.
+    naming the key. One thread at a time. It may be pickled (a stream in progress is left behind), and used after a
+    fork.
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
@@ -28,23 +30,52 @@ class Preprocessor:
         info = struct("mme_input_info")
         check(lib.mme_preprocessor_get_info(self._handle, info))
         self.modality = text(info.modality)
-        self.shape = input_shape(info)
+        self.shape = shape_of(info)
         """Shape of the tensor; -1 marks a dimension that depends on the data."""
+        self.dtype: np.dtype[Any] = DTYPES[info.data_type]
+        """Type of the tensor: float32, float16, uint8 or int8."""
+        self._tensor = struct("mme_tensor")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Preprocessor, (self.parameters,)
 
-    def __call__(self, data: Image | Audio | npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The tensor of a frame (an `Image` or a plain array: float32 [channels, height, width]) or of a clip
-        (an `Audio`: float32 [n_mels, frames]).
+    def __call__(self, data: Any, *, copy: bool = True) -> npt.NDArray[Any]:
+        """The tensor of a frame (an `Image`, or whatever `Image` takes without a format: [channels, height, width])
+        or of a clip (an `Audio`: [n_mels, frames]), of `self.dtype`.
+
+        Without `copy` it is a read-only view of the preprocessor's memory, valid until its next call.
 
         Raises:
             InvalidArgument: data of another modality, type or shape.
             DataError: the data itself is unusable, such as empty audio or a NaN sample.
         """
-        tensor = struct("mme_tensor")
         if isinstance(data, Audio):
-            check(lib.mme_preprocessor_audio(self._handle, to_c_audio(data), tensor))
+            clip, _memory = to_c_audio(data)
+            check(lib.mme_preprocessor_audio(self._handle, clip, self._tensor))
         else:
-            check(lib.mme_preprocessor_image(self._handle, to_c_image(data), tensor))
-        return from_c_tensor(tensor)
+            frame = data if isinstance(data, Image) else Image(data)
+            check(lib.mme_preprocessor_image(self._handle, frame.c_struct, self._tensor))
+        return from_c_tensor(self._tensor, None if copy else self._handle)
+
+    def push(self, audio: Audio) -> npt.NDArray[Any]:
+        """Feed samples of a stream: float32 [n_mels, frames], the frames they completed, perhaps none.
+
+        The frames of all pushes and of `end` together equal those of the whole clip, to the bit. All pushes of a
+        stream have one dtype, channel count and sample rate; "samples" is not looked at.
+
+        Raises:
+            InvalidArgument: another kind of audio than before, or a step that needs the whole clip.
+            DataError: a NaN sample; nothing of this push is used.
+        """
+        clip, _memory = to_c_audio(audio)
+        check(lib.mme_preprocessor_push_audio(self._handle, clip, self._tensor))
+        return from_c_tensor(self._tensor)
+
+    def end(self) -> npt.NDArray[Any]:
+        """End the stream: float32 [n_mels, frames], the frames that needed its end. The next push begins a new one.
+
+        Raises:
+            DataError: the stream was too short for one frame.
+        """
+        check(lib.mme_preprocessor_end_audio(self._handle, self._tensor))
+        return from_c_tensor(self._tensor)
