@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := cpu,serve,train,export,tensorrt,dev
 BUNDLE := build/demo/digits.mme
-CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h')
+CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h' -o -name '*.hpp')
 NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \
           runtime/generate_abi.py CMakeLists.txt pyproject.toml
 KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)

@@ -1,9 +1,10 @@
-"""The C example, built against an installed header and library in both of the usual ways."""
+"""The C and C++ examples, built against installed headers and library in both of the usual ways."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,28 +29,31 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build_with_cmake(prefix: Path, folder: Path) -> Path:
+def build_with_cmake(prefix: Path, folder: Path, source: str) -> Path:
     configure = ["cmake", "-S", EXAMPLE, "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix}"]
     subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", folder], check=True, stdout=subprocess.DEVNULL)
-    return folder / "kiosk"
+    return folder / {"kiosk.c": "kiosk", "kiosk.cc": "kiosk_cpp"}[source]
 
 
-def build_with_pkg_config(prefix: Path, folder: Path) -> Path:
+def build_with_pkg_config(prefix: Path, folder: Path, source: str) -> Path:
     search = str(next(prefix.rglob("mmedge.pc")).parent)
     ask = ["pkg-config", "--cflags", "--libs", "mmedge"]
     flags = subprocess.run(
         ask, check=True, capture_output=True, text=True, env={**os.environ, "PKG_CONFIG_PATH": search}
     ).stdout.split()
-    strict = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-    subprocess.run(["cc", *strict, EXAMPLE / "kiosk.c", *flags, "-o", folder / "kiosk"], check=True)
+    compiler = {"kiosk.c": ["cc", "-std=c11"], "kiosk.cc": ["c++", "-std=c++20"]}[source]
+    strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    subprocess.run([*compiler, *strict, EXAMPLE / source, *flags, "-o", folder / "kiosk"], check=True)
     return folder / "kiosk"
 
 
+@pytest.mark.parametrize("source", ["kiosk.c", "kiosk.cc"])
 @pytest.mark.parametrize("build", [build_with_cmake, build_with_pkg_config])
-def test_the_kiosk_prints_what_python_finds(build: object, prefix: Path, digits_bundle: Path, tmp_path: Path) -> None:
-    assert callable(build)
-    kiosk = build(prefix, tmp_path)
+def test_the_kiosk_prints_what_python_finds(
+    build: Callable[[Path, Path, str], Path], source: str, prefix: Path, digits_bundle: Path, tmp_path: Path
+) -> None:
+    kiosk = build(prefix, tmp_path, source)
     random = np.random.default_rng(6)
     frame, clip = tmp_path / "frame.ppm", tmp_path / "clip.wav"
     Image.fromarray(random.integers(0, 256, (33, 47, 3), dtype=np.uint8)).save(frame)
