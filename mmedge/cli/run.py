@@ -6,16 +6,16 @@ from typing import Any
 
 import click
 
-from mmedge.cli.ui import json_option, print_json, print_next, print_table
+from mmedge.cli.ui import engine_options, json_option, print_json, print_next, print_table
 
 
 @click.command()
 @click.argument("bundle", type=click.Path())
 @click.option("--image", "image_file", type=click.Path(), help="An image file: PNG, JPEG, ...")
 @click.option("--audio", "audio_file", type=click.Path(), help="An audio file: WAV, FLAC, OGG, ...")
-@click.option("--threads", default=1, show_default=True, help="Threads inside one run.")
+@engine_options
 @json_option
-def run(bundle: str, image_file: str | None, audio_file: str | None, threads: int, as_json: bool) -> None:
+def run(bundle: str, image_file: str | None, audio_file: str | None, as_json: bool, **engine: Any) -> None:
     """Run BUNDLE on files; a modality that is not given is absent.
 
     \b
@@ -26,7 +26,7 @@ def run(bundle: str, image_file: str | None, audio_file: str | None, threads: in
     from mmedge.runtime.errors import InvalidArgument
     from mmedge.runtime.media import decode_audio, decode_image
 
-    session = Session(bundle, threads=threads)
+    session = Session(bundle, **engine)
     inputs: dict[str, Any] = {}
     for modality, file, decode in (("image", image_file, decode_image), ("audio", audio_file, decode_audio)):
         if file is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from mmedge.cli.ui import engine_options
 
 if TYPE_CHECKING:
     from mmedge.runtime import Manifest
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Longest request body, in MiB.",
 )
-def serve(bundle: str, host: str, port: int, max_body_mib: int) -> None:
+@engine_options
+def serve(bundle: str, host: str, port: int, max_body_mib: int, **engine: Any) -> None:
     """Serve BUNDLE over HTTP until interrupted.
 
     Speaks the Open Inference Protocol (KServe v2) with JSON tensors, and takes plain files at
@@ -37,7 +40,7 @@ def serve(bundle: str, host: str, port: int, max_body_mib: int) -> None:
 
     body_bytes = max_body_mib * MIB
     limits = Limits(body_bytes=body_bytes, held_bytes=8 * body_bytes)
-    run(bundle, host=host, port=port, limits=limits, on_ready=_announce)
+    run(bundle, host=host, port=port, limits=limits, engine=engine, on_ready=_announce)
 
 
 def _announce(url: str, manifest: Manifest) -> None:

@@ -15,6 +15,29 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `Session` that a command hands through: provider, threads, cache."""
+    for option in (
+        click.option("--cache", type=click.Path(), metavar="DIR", help="Keep what the engine makes of the graph here."),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 1024),
+            default=1,
+            show_default=True,
+            help="Threads inside one run.",
+        ),
+        click.option(
+            "--provider",
+            type=click.Choice(["cpu", "cuda", "tensorrt"]),
+            default="cpu",
+            show_default=True,
+            help="What runs the graph; never another in its place.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def print_json(value: Any) -> None:
     """Print a value as strict JSON."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,20 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
+    engine: Mapping[str, Any] | None = None,
     on_ready: Callable[[str, Manifest], None] = lambda url, manifest: None,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT, then finish what runs and return. Call it in the main thread.
 
-    `on_ready` is called with the URL (port 0 lets the system pick a port) once the model is warm.
+    `engine` holds options of `Session`. `on_ready` is called with the URL (port 0 lets the system pick a port) once the
+    model is warm.
 
     Raises:
         BundleError, EngineError: the bundle cannot be loaded, or fails on noise.
         InvalidArgument: the address cannot be listened on.
     """
     limits = limits or Limits()
-    session = Session(Path(bundle))
+    session = Session(Path(bundle), **(engine or {}))
     with _listen(host, port, limits.unread_seconds) as listener:
         # What clients do wrong stands in their answers, not in the log.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)

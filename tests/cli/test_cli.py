@@ -106,3 +106,22 @@ def test_version_is_the_packages() -> None:
     from importlib.metadata import version
 
     assert invoke("--version").stdout == f"mmedge {version('mmedge')}\n"
+
+
+def test_the_engines_options_reach_it_and_no_other_takes_its_place(
+    digits_bundle: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    cached = invoke("run", digits_bundle, "--image", files["image"], "--threads", 2, "--cache", tmp_path, "--json")
+    assert cached.exit_code == 0, cached.stderr
+    assert json.loads(cached.stdout)["label"] == Session(digits_bundle).run(image=decode_image(files["image"])).label
+    assert any(tmp_path.iterdir())
+    for verb in ("run", "serve"):
+        for option, value, message in (
+            ("--provider", "tensorrt", "TensorrtExecutionProvider"),
+            ("--provider", "abacus", "'abacus' is not one of"),
+            ("--cache", tmp_path / "none", "is not a directory"),
+            ("--threads", 0, "--threads"),
+        ):
+            refused = invoke(verb, digits_bundle, option, value)
+            assert refused.exit_code == 2
+            assert message in refused.stderr
