@@ -37,7 +37,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from mmedge.runtime.inputs import Audio, from_c_tensor, to_c_audio
+from mmedge.runtime.arrays import from_c_tensor
+from mmedge.runtime.inputs import Audio, to_c_audio
 from mmedge.runtime.native import check, ffi, lib, struct
 
 SIZES = {"log_mel_1s": (400, 64), "log_mel_1s_512_80": (512, 80)}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.runtime.errors import InvalidArgument
-from mmedge.runtime.native import ffi, lib, struct
+from mmedge.runtime.native import ffi, holding, lib, struct
 
 DTYPES: dict[int, np.dtype[Any]] = {
     lib.MME_FLOAT32: np.dtype(np.float32),
@@ -69,8 +69,8 @@ def row_stride(array: npt.NDArray[Any], what: str) -> int:
     return stride
 
 
-def to_c_tensor(value: Any, dtype: str) -> tuple[Any, Any]:
-    """An mme_tensor of `dtype`, and what holds the memory it lends: keep that as long as the struct is used."""
+def to_c_tensor(value: Any, dtype: str) -> Any:
+    """An mme_tensor of `dtype` that lends the value's memory."""
     array = as_array(value)
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise InvalidArgument(
@@ -86,7 +86,7 @@ def to_c_tensor(value: Any, dtype: str) -> tuple[Any, Any]:
         rank=array.ndim,
         shape=shape,
     )
-    return tensor, (array, shape)
+    return holding(tensor, array, shape)
 
 
 def from_c_tensor(tensor: Any, owner: Any = None) -> npt.NDArray[Any]:
@@ -97,9 +97,8 @@ def from_c_tensor(tensor: Any, owner: Any = None) -> npt.NDArray[Any]:
         values = np.empty(shape, dtype)
         ffi.memmove(values, tensor.data, tensor.size)
         return values
-    # The array holds the buffer, the buffer the pointer, and the pointer's destructor the owner.
-    pointer = ffi.gc(tensor.data, lambda _, owner=owner: None)
-    view = np.frombuffer(ffi.buffer(pointer, tensor.size), dtype).reshape(shape)
+    # The array holds the buffer, which holds the pointer.
+    view = np.frombuffer(ffi.buffer(holding(tensor.data, owner), tensor.size), dtype).reshape(shape)
     view.flags.writeable = False
     return view
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmedge.runtime.arrays import as_array, row_stride
 from mmedge.runtime.errors import DataError, InvalidArgument
-from mmedge.runtime.native import ffi, lib, struct
+from mmedge.runtime.native import ffi, holding, lib, struct
 
 _MOST_CHANNELS = 8
 
@@ -81,7 +81,7 @@ class Image:
         InvalidArgument: another dtype, shape or layout, or memory of a GPU; the message says what to do.
     """
 
-    __slots__ = ("_memory", "c_struct", "format", "height", "width")
+    __slots__ = ("c_struct", "format", "height", "width")
 
     def __init__(
         self,
@@ -183,10 +183,8 @@ class Image:
         if region is not None and len(region) != 4:
             raise InvalidArgument(f"region is {region!r}; expected (x, y, width, height)")
         self.format, (self.width, self.height) = format, size
-        # The struct holds bare addresses: what they point into must live as long.
-        self._memory = [memory for memory, _, _, _ in planes]
         x, y, region_width, region_height = region or (0, 0, 0, 0)
-        self.c_struct = struct(
+        image = struct(
             "mme_image",
             format=_FORMATS[format][0],
             width=self.width,
@@ -203,6 +201,7 @@ class Image:
             region_width=region_width,
             region_height=region_height,
         )
+        self.c_struct = holding(image, *(memory for memory, _, _, _ in planes))
 
     def __repr__(self) -> str:
         return f"Image({self.width}x{self.height} {self.format})"
@@ -319,8 +318,8 @@ class Audio(NamedTuple):
     sample_rate: int
 
 
-def to_c_audio(audio: Audio) -> tuple[Any, Any]:
-    """An mme_audio and the array whose memory it lends: keep that as long as the struct is used."""
+def to_c_audio(audio: Audio) -> Any:
+    """An mme_audio that lends the clip's memory."""
     samples, sample_rate = as_array(audio.samples), audio.sample_rate
     formats = {"int16": lib.MME_AUDIO_INT16, "float32": lib.MME_AUDIO_FLOAT32}
     if samples.dtype.name not in formats or samples.ndim not in (1, 2):
@@ -343,4 +342,4 @@ def to_c_audio(audio: Audio) -> tuple[Any, Any]:
         samples=ffi.cast("void *", samples.ctypes.data),
         frames=samples.shape[0],
     )
-    return clip, samples
+    return holding(clip, samples)

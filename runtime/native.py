@@ -54,6 +54,11 @@ def struct(name: str, **fields: Any) -> Any:
     return value
 
 
+def holding(pointer: Any, *owners: Any) -> Any:
+    """The same pointer, which keeps `owners` alive: what a C struct points into, or what owns the memory."""
+    return ffi.gc(pointer, lambda _, owners=owners: None)
+
+
 def path_bytes(path: str | os.PathLike[str]) -> bytes:
     """A path as C takes it."""
     return os.fsencode(path)

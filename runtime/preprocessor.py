@@ -50,8 +50,7 @@ class Preprocessor:
             DataError: the data itself is unusable, such as empty audio or a NaN sample.
         """
         if isinstance(data, Audio):
-            clip, _memory = to_c_audio(data)
-            check(lib.mme_preprocessor_audio(self._handle, clip, self._tensor))
+            check(lib.mme_preprocessor_audio(self._handle, to_c_audio(data), self._tensor))
         else:
             frame = data if isinstance(data, Image) else Image(data)
             check(lib.mme_preprocessor_image(self._handle, frame.c_struct, self._tensor))
@@ -67,8 +66,7 @@ class Preprocessor:
             InvalidArgument: another kind of audio than before, or a step that needs the whole clip.
             DataError: a NaN sample; nothing of this push is used.
         """
-        clip, _memory = to_c_audio(audio)
-        check(lib.mme_preprocessor_push_audio(self._handle, clip, self._tensor))
+        check(lib.mme_preprocessor_push_audio(self._handle, to_c_audio(audio), self._tensor))
         return from_c_tensor(self._tensor)
 
     def end(self) -> npt.NDArray[Any]:

@@ -161,8 +161,7 @@ class Session:
             InvalidArgument: an unknown input, no audio, no window, or another kind of audio than before.
             DataError: a NaN sample; nothing of this push is used.
         """
-        clip, _memory = to_c_audio(audio)
-        check(lib.mme_session_push_audio(self._session, name.encode(), clip))
+        check(lib.mme_session_push_audio(self._session, name.encode(), to_c_audio(audio)))
         self._pushed.add(name)
 
     def reset_audio(self, name: str) -> None:
@@ -192,16 +191,14 @@ class Session:
             expected = "an Audio(samples, sample_rate)" if entry.modality == "audio" else "an Image or pixels"
             raise InvalidArgument(f"input {name!r}: found {type(value).__name__}; expected {expected}")
         if isinstance(value, Audio):
-            clip, _memory = to_c_audio(value)
-            check(lib.mme_session_set_audio(self._session, encoded, clip))
+            check(lib.mme_session_set_audio(self._session, encoded, to_c_audio(value)))
         else:
             frame = value if isinstance(value, Image) else Image(value)
             check(lib.mme_session_set_image(self._session, encoded, frame.c_struct))
 
     def _set_tensor(self, name: str, value: Any) -> None:
         encoded, entry = self._inputs[name]
-        tensor, _memory = to_c_tensor(value, entry.dtype)
-        check(lib.mme_session_set_tensor(self._session, encoded, tensor))
+        check(lib.mme_session_set_tensor(self._session, encoded, to_c_tensor(value, entry.dtype)))
 
     def _read(self, copy: bool) -> Result:
         found = self._result

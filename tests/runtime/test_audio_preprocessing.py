@@ -20,8 +20,6 @@ from hypothesis import strategies as st
 
 from mmedge.runtime import Audio, Preprocessor
 from mmedge.runtime.errors import DataError, InvalidArgument
-from mmedge.runtime.inputs import from_c_tensor, to_c_audio
-from mmedge.runtime.native import check, ffi, lib, struct
 
 LOG_MEL = {
     "type": "log_mel",
@@ -221,31 +219,6 @@ def test_a_resampled_tone_keeps_its_mel_band() -> None:
         assert np.abs(found[peak, 5:-5] - expected[peak, 5:-5]).max() < 0.01
 
 
-class Stream:
-    """A preprocessor's stream, frame by frame."""
-
-    def __init__(self, parameters: dict[str, Any]) -> None:
-        made = ffi.new("mme_preprocessor **")
-        check(lib.mme_preprocessor_create(json.dumps(parameters).encode(), made))
-        self.handle = ffi.gc(made[0], lib.mme_preprocessor_destroy)
-
-    def push(self, samples: npt.NDArray[Any], rate: int) -> npt.NDArray[np.float32]:
-        tensor = struct("mme_tensor")
-        check(lib.mme_preprocessor_push_audio(self.handle, to_c_audio(Audio(samples, rate)), tensor))
-        return self.frames(tensor)
-
-    def end(self) -> npt.NDArray[np.float32]:
-        tensor = struct("mme_tensor")
-        check(lib.mme_preprocessor_end_audio(self.handle, tensor))
-        return self.frames(tensor)
-
-    @staticmethod
-    def frames(tensor: Any) -> npt.NDArray[np.float32]:
-        if tensor.size == 0:
-            return np.zeros((tensor.shape[0], tensor.shape[1]), np.float32)
-        return from_c_tensor(tensor)
-
-
 @settings(max_examples=120, deadline=None)
 @given(
     size=st.sampled_from(
@@ -272,9 +245,9 @@ def test_a_stream_cut_anywhere_equals_the_whole_clip_to_the_bit(
     samples = noise(count, count)
     clip = (samples * 32767).astype(np.int16) if integers else samples
     edges = [0, *sorted(min(cut, count) for cut in cuts), count]
-    stream = Stream(parameters)
+    stream = Preprocessor(parameters)
     for _ in range(2):  # the second stream must not know of the first
-        pieces = [stream.push(clip[a:b], rate) for a, b in pairwise(edges)]
+        pieces = [stream.push(Audio(clip[a:b], rate)) for a, b in pairwise(edges)]
         try:
             expected = Preprocessor(parameters)(Audio(clip, rate))
         except DataError:
