@@ -14,6 +14,7 @@ from mmedge.runtime.errors import DataError, InvalidArgument
 from mmedge.runtime.native import ffi, holding, lib, struct
 
 _MOST_CHANNELS = 8
+_AUDIO_FORMATS = {np.dtype(np.int16): lib.MME_AUDIO_INT16, np.dtype(np.float32): lib.MME_AUDIO_FLOAT32}
 
 ImageFormat = Literal["rgb", "bgr", "grey", "rgba", "bgra", "nv12", "i420", "yuyv", "uyvy"]
 
@@ -96,8 +97,12 @@ class Image:
     ) -> None:
         chosen, arrays = _planes(pixels, format)
         height, width = _check_shapes(arrays, chosen)
+        planes = []
+        for array in arrays:
+            stride = row_stride(array, "an image")
+            planes.append((array, 0, stride, (len(array) - 1) * stride + array.nbytes // len(array)))
         self._lend(
-            [(plane, 0, row_stride(plane, "an image"), _extent(plane)) for plane in arrays],
+            planes,
             chosen,
             (width, height),
             (rotation, mirror, color_matrix, color_range, region),
@@ -303,11 +308,6 @@ def _check_shapes(arrays: list[npt.NDArray[Any]], format: str) -> tuple[int, int
     return height, width
 
 
-def _extent(array: npt.NDArray[Any]) -> int:
-    """Bytes from the first to the last of an array with packed rows."""
-    return int((array.shape[0] - 1) * row_stride(array, "an image") + array[0].nbytes)
-
-
 class Audio(NamedTuple):
     """A clip, or a piece of a stream: `samples` int16 (full scale 32768) or float32 (full scale 1.0), [n] or
     [n, channels], at `sample_rate` Hz; up to 8 channels, averaged. A NumPy array, a DLPack object or a typed buffer,
@@ -321,8 +321,7 @@ class Audio(NamedTuple):
 def to_c_audio(audio: Audio) -> Any:
     """An mme_audio that lends the clip's memory."""
     samples, sample_rate = as_array(audio.samples), audio.sample_rate
-    formats = {"int16": lib.MME_AUDIO_INT16, "float32": lib.MME_AUDIO_FLOAT32}
-    if samples.dtype.name not in formats or samples.ndim not in (1, 2):
+    if samples.dtype not in _AUDIO_FORMATS or samples.ndim not in (1, 2):
         raise InvalidArgument(
             f"found audio of {samples.dtype} {list(samples.shape)}; expected int16 or float32, [n] or [n, channels]"
         )
@@ -336,7 +335,7 @@ def to_c_audio(audio: Audio) -> Any:
         raise InvalidArgument("found audio that is not contiguous; use np.ascontiguousarray")
     clip = struct(
         "mme_audio",
-        format=formats[samples.dtype.name],
+        format=_AUDIO_FORMATS[samples.dtype],
         channels=channels,
         sample_rate=int(sample_rate),
         samples=ffi.cast("void *", samples.ctypes.data),

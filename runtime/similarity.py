@@ -12,7 +12,11 @@ from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.native import check, ffi, lib, struct
 
 _METRICS = {"cosine": lib.MME_COSINE, "dot": lib.MME_DOT, "euclidean": lib.MME_EUCLIDEAN}
-_GALLERIES = {"float32": lib.MME_FLOAT32, "float16": lib.MME_FLOAT16, "int8": lib.MME_INT8}
+_GALLERIES = {
+    np.dtype(np.float32): lib.MME_FLOAT32,
+    np.dtype(np.float16): lib.MME_FLOAT16,
+    np.dtype(np.int8): lib.MME_INT8,
+}
 
 
 def similarity_top_k(
@@ -39,9 +43,10 @@ def similarity_top_k(
     rows, wanted = as_array(gallery), as_array(query)
     if metric not in _METRICS:
         raise InvalidArgument(f"metric is {metric!r}; expected {', '.join(_METRICS)}")
-    if rows.dtype.name not in _GALLERIES or rows.ndim != 2:
+    if rows.dtype not in _GALLERIES or rows.ndim != 2:
         raise InvalidArgument(
-            f"found a gallery of {rows.dtype} {list(rows.shape)}; expected {', '.join(_GALLERIES)} [rows, dimension]"
+            f"found a gallery of {rows.dtype} {list(rows.shape)}; expected {', '.join(map(str, _GALLERIES))} "
+            "[rows, dimension]"
         )
     if wanted.dtype != np.float32 or wanted.shape != rows.shape[1:] or not wanted.flags.c_contiguous:
         raise InvalidArgument(
@@ -57,7 +62,7 @@ def similarity_top_k(
     search = struct(
         "mme_search",
         metric=_METRICS[metric],
-        data_type=_GALLERIES[rows.dtype.name],
+        data_type=_GALLERIES[rows.dtype],
         gallery=ffi.cast("void *", rows.ctypes.data),
         rows=len(rows),
         dimension=rows.shape[1],

@@ -75,6 +75,7 @@ def test_what_cannot_be_searched_is_refused_by_name() -> None:
     query = np.ones(8, np.float32)
     refused: list[tuple[str, tuple[Any, ...]]] = [
         ("found a gallery of float64", (gallery.astype(float), query, 1)),
+        ("found a gallery of >f4 .*; expected float32, float16, int8", (gallery.astype(">f4"), query, 1)),
         (r"found a gallery of float32 \[8\]", (gallery[0], query, 1)),
         ("found a gallery with strides", (np.asfortranarray(gallery), query, 1)),
         ("found a gallery with strides", (gallery[::-1], query, 1)),
