@@ -7,9 +7,6 @@
 
 #include "support.h"
 
-// Weak, so that the test can be built against a library that lacks it.
-extern "C" __attribute__((weak)) decltype(mme_similarity_top_k) mme_similarity_top_k;
-
 namespace {
 
 template <class Class>
@@ -207,8 +204,6 @@ TEST_F(HppTest, FramesAreLaidOutAsTheirFormatSays) {
   EXPECT_EQ(status_of([&] { preprocessor.run(mmedge::make_image(MME_IMAGE_GREY8, -9, 8, bytes)); }), MME_BAD_INPUT);
 }
 
-// ---- With the kernels of camera formats, streams and search ---------------------------------------------------------
-
 TEST_F(HppTest, ThePlanesOfAFrameMayLieApart) {
   std::vector<uint8_t> frame(8 * 4 * 3 / 2);
   for (size_t i = 0; i < frame.size(); ++i) frame[i] = static_cast<uint8_t>(37 * i);
@@ -269,7 +264,6 @@ TEST_F(HppTest, PushedSamplesMakeAnInputPresent) {
 }
 
 TEST(HppSimilarity, TheNearestRowsComeFirst) {
-  if (&mme_similarity_top_k == nullptr) GTEST_SKIP() << "this library has no mme_similarity_top_k";
   const std::vector<float> gallery{1, 0, 0, 1, 3, 4}, query{0, 2};
   mme_search search{};
   search.metric = MME_DOT;
