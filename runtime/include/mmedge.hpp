@@ -101,25 +101,25 @@ struct PlaneLayout {
 
 // None for a format unknown here: the library then says what is wrong.
 inline std::span<const PlaneLayout> plane_layouts(mme_image_format format) {
-  static constexpr PlaneLayout kBytes[] = {{1, 1, 1}, {3, 1, 1}, {4, 1, 1}, {4, 2, 1}};
-  static constexpr PlaneLayout kNv12[] = {{1, 1, 1}, {2, 2, 2}};
-  static constexpr PlaneLayout kI420[] = {{1, 1, 1}, {1, 2, 2}, {1, 2, 2}};
+  static constexpr PlaneLayout bytes[] = {{1, 1, 1}, {3, 1, 1}, {4, 1, 1}, {4, 2, 1}};
+  static constexpr PlaneLayout nv12[] = {{1, 1, 1}, {2, 2, 2}};
+  static constexpr PlaneLayout i420[] = {{1, 1, 1}, {1, 2, 2}, {1, 2, 2}};
   switch (format) {
     case MME_IMAGE_GREY8:
-      return {&kBytes[0], 1};
+      return {&bytes[0], 1};
     case MME_IMAGE_RGB8:
     case MME_IMAGE_BGR8:
-      return {&kBytes[1], 1};
+      return {&bytes[1], 1};
     case MME_IMAGE_RGBA8:
     case MME_IMAGE_BGRA8:
-      return {&kBytes[2], 1};
+      return {&bytes[2], 1};
     case MME_IMAGE_YUYV:
     case MME_IMAGE_UYVY:
-      return {&kBytes[3], 1};
+      return {&bytes[3], 1};
     case MME_IMAGE_NV12:
-      return kNv12;
+      return nv12;
     case MME_IMAGE_I420:
-      return kI420;
+      return i420;
   }
   return {};
 }
