@@ -17,16 +17,19 @@ import numpy.typing as npt
 
 from mmedge.runtime import Manifest, Result
 from mmedge.runtime.errors import InvalidArgument
+from mmedge.runtime.manifest import Input
 
 VERSION = "1"
 """A bundle is never changed, so each model has this one version."""
 
+_DATATYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8", "int8": "INT8"}
+
 
 @dataclass(frozen=True)
 class Request:
-    """tensors: float32 by input name, without the batch dimension; outputs: names wanted; id: echoed."""
+    """tensors: by input name, of the input's dtype, without the batch dimension; outputs: names wanted; id: echoed."""
 
-    tensors: dict[str, npt.NDArray[np.float32]]
+    tensors: dict[str, npt.NDArray[Any]]
     outputs: tuple[str, ...]
     id: str | None
 
@@ -41,7 +44,10 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
         "name": manifest.name,
         "versions": [VERSION],
         "platform": "onnx_onnxv1",
-        "inputs": [{"name": entry.name, "datatype": "FP32", "shape": [1, *entry.shape]} for entry in manifest.inputs],
+        "inputs": [
+            {"name": entry.name, "datatype": _DATATYPES[entry.dtype], "shape": [1, *entry.shape]}
+            for entry in manifest.inputs
+        ],
         "outputs": [
             {"name": name, "datatype": datatype, "shape": shape}
             for name, (datatype, shape) in _outputs(manifest).items()
@@ -59,8 +65,8 @@ def read_request(body: bytes, manifest: Manifest) -> Request:
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
         _refuse("id", identity, "a string")
-    tensors: dict[str, npt.NDArray[np.float32]] = {}
-    declared = {entry.name: [1, *entry.shape] for entry in manifest.inputs}
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    declared = {entry.name: entry for entry in manifest.inputs}
     for index, entry in enumerate(_array(request.get("inputs"), "inputs")):
         name = _name(entry, f"inputs[{index}]", declared)
         if name in tensors:
@@ -134,32 +140,46 @@ def _name(entry: Any, where: str, known: dict[str, Any]) -> str:
     return name
 
 
-def _tensor(entry: dict[str, Any], where: str, declared: list[int]) -> npt.NDArray[np.float32]:
-    if entry.get("datatype") != "FP32":
-        _refuse(f"{where}: datatype", entry.get("datatype"), "'FP32'")
+def _tensor(entry: dict[str, Any], where: str, declared: Input) -> npt.NDArray[Any]:
+    datatype = _DATATYPES[declared.dtype]
+    if entry.get("datatype") != datatype:
+        _refuse(f"{where}: datatype", entry.get("datatype"), repr(datatype))
     if "data" not in entry:
         raise InvalidArgument(f'{where} has no "data"; send it as JSON (binary tensors are not served)')
     shape = entry.get("shape")
+    wanted = [1, *declared.shape]
     if (
         not isinstance(shape, list)
-        or len(shape) != len(declared)
-        or not all(type(n) is int and n > 0 and (n == d or d < 0) for n, d in zip(shape, declared, strict=True))
+        or len(shape) != len(wanted)
+        or not all(type(n) is int and n > 0 and (n == d or d < 0) for n, d in zip(shape, wanted, strict=True))
     ):
-        _refuse(f"{where}: shape", shape, str(declared))
+        _refuse(f"{where}: shape", shape, str(wanted))
     values = _flat(_array(entry["data"], f"{where}: data"), shape, where)
     if len(values) != math.prod(shape):
         _refuse(f"{where}: data", f"{len(values)} values", f"{math.prod(shape)} for shape {shape}")
-    if not set(map(type, values)) <= {int, float}:
-        raise InvalidArgument(f"{where}: data holds something that is not a number; expected numbers only")
+    array = _numbers(values, np.dtype(declared.dtype), where)
+    return array.reshape(shape[1:])
+
+
+def _numbers(values: list[Any], dtype: np.dtype[Any], where: str) -> npt.NDArray[Any]:
+    allowed, kind = ({int, float}, "numbers") if dtype.kind == "f" else ({int}, "whole numbers")
+    if not set(map(type, values)) <= allowed:
+        raise InvalidArgument(f"{where}: data holds something that is not a number of {dtype}; expected {kind} only")
+    if dtype.kind != "f":
+        bounds = np.iinfo(dtype)
+        wrong = next((i for i, value in enumerate(values) if not bounds.min <= value <= bounds.max), None)
+        if wrong is not None:
+            raise InvalidArgument(f"{where}: value {wrong} is not within {bounds.min} to {bounds.max}")
+        return np.array(values, dtype)
     try:
         with np.errstate(over="ignore"):
-            array = np.array(values, np.float32)
+            array = np.array(values, dtype)
         finite = np.isfinite(array)
     except OverflowError:  # an integer beyond the range of a double
         finite = np.zeros(1, np.bool_)
     if not finite.all():
-        raise InvalidArgument(f"{where}: value {int(finite.argmin())} is not finite as float32")
-    return array.reshape(shape[1:])
+        raise InvalidArgument(f"{where}: value {int(finite.argmin())} is not finite as {dtype}")
+    return array
 
 
 def _flat(data: list[Any], shape: list[int], where: str) -> list[Any]:

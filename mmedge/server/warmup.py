@@ -52,7 +52,7 @@ def _requests(manifest: Manifest) -> Iterator[tuple[str, str, bytes]]:
             form = b"".join(subset) + b"--example--\r\n"
             yield f"{path}/predict", "multipart/form-data; boundary=example", form
     tensors = [
-        entry | {"shape": shape, "data": [0.0] * math.prod(shape)}
+        entry | {"shape": shape, "data": [0] * math.prod(shape)}
         for entry in kserve.model_metadata(manifest)["inputs"]
         if (shape := entry["shape"]) and min(shape) > 0
     ]
@@ -66,9 +66,8 @@ def _noise_file(entry: Input) -> bytes:
     if entry.modality == "image":
         from PIL import Image
 
-        channels, height, width = entry.shape
-        pixels = noise.integers(0, 256, (height, width, channels), np.uint8)
-        Image.fromarray(pixels.squeeze()).save(file, "PNG")
+        size = entry.preprocess["height"], entry.preprocess["width"], 3
+        Image.fromarray(noise.integers(0, 256, size, np.uint8)).save(file, "PNG")
     else:
         import soundfile
 

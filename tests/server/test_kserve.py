@@ -169,3 +169,23 @@ def test_an_output_of_the_model_comes_before_ours_of_the_same_name() -> None:
     answer = response(Request({}, ("scores",), None), result, manifest)
     assert answer["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 1.0]}]
     assert "id" not in answer
+
+
+@pytest.mark.parametrize(
+    ("dtype", "datatype", "values"),
+    [("uint8", "UINT8", [0, 255]), ("int8", "INT8", [-128, 127]), ("float16", "FP16", [-0.5, 65504.0])],
+)
+def test_a_tensor_has_the_type_the_model_declares(dtype: Any, datatype: str, values: list[Any]) -> None:
+    manifest = MANIFEST.model_copy(
+        update={"inputs": [Input(name="image", modality="image", dtype=dtype, shape=[2], preprocess={})]}
+    )
+    assert model_metadata(manifest)["inputs"][0]["datatype"] == datatype
+    given_entry = {"name": "image", "datatype": datatype, "shape": [1, 2], "data": values}
+    tensor = read_request(encoded(given_entry), manifest).tensors["image"]
+    np.testing.assert_array_equal(tensor, np.array(values, dtype), strict=True)
+    for wrong in ([values[0], 65536 * values[1]], [values[0], "1"]):
+        with pytest.raises(InvalidArgument, match="input 'image'"):
+            read_request(encoded(given_entry | {"data": wrong}), manifest)
+    if dtype != "float16":
+        with pytest.raises(InvalidArgument, match="whole numbers"):
+            read_request(encoded(given_entry | {"data": [0, 0.5]}), manifest)
