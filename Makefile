@@ -90,7 +90,7 @@ test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain, under ASan an
 	  > build/configure.log
 	cmake -S . -B build/tsan -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=thread > build/configure.log
 	for kind in release asan tsan; do \
-	  cmake --build build/$$kind && $(ENGINE) ctest --test-dir build/$$kind --output-on-failure || exit 1; \
+	  cmake --build build/$$kind && $(ENGINE) ctest --test-dir build/$$kind --timeout 300 --output-on-failure || exit 1; \
 	done
 
 fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time
@@ -112,7 +112,7 @@ test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and
 	cmake --build build/aarch64/release
 	MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
 	MMEDGE_ONNXRUNTIME=$$(echo $(CURDIR)/build/aarch64/onnxruntime/onnxruntime/capi/libonnxruntime.so.*) \
-	ctest --test-dir build/aarch64/release --output-on-failure -j 2
+	ctest --test-dir build/aarch64/release --timeout 300 --output-on-failure -j 2
 
 test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests
 	$(BIN)/pytest
