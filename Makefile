@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,serve,train,export,tensorrt,dev
+EXTRAS := cpu,serve,train,export,tensorrt,bench,dev
 BUNDLE := build/demo/digits.mme
 CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h' -o -name '*.hpp')
 NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \
@@ -9,7 +9,7 @@ KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python wheels bench clean
+.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python wheels bench bench-runtime clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -123,6 +123,13 @@ wheels: build/install.stamp build/aarch64/fetched.stamp  ## The wheels for x86_6
 
 bench: data/av-digits/README.md  ## What fusing the modalities gains, over 3 seeds (20 minutes)
 	$(BIN)/python benchmarks/bench_fusion_gain.py --data data/av-digits
+
+bench-runtime: build/install.stamp build/aarch64/fetched.stamp  ## The kernels and the engine beside their peers (10 minutes)
+	for name in image audio fusion similarity engine; do \
+	  $(BIN)/python benchmarks/bench_$$name.py || exit 1; \
+	  [ $$name = engine ] || MMEDGE_MAX_ISA=avx2 $(BIN)/python benchmarks/bench_$$name.py || exit 1; \
+	done
+	$(BIN)/python benchmarks/neon_cost.py
 
 clean:  ## Remove what was built; keeps .venv, data and runs
 	rm -rf build dist

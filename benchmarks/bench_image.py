@@ -9,9 +9,9 @@ From camera bytes to 3x224x224 float32, antialiased, with ImageNet's mean and st
 Every round times eight frames with each, in turn, one by one and by the thread's CPU time, so that other processes'
 turns do not count. A call takes a hundred microseconds or more, the clock and the binding together under two: they are
 left in. `*_us` are medians; the rounds go through 48 frames, more than the second-level cache holds, as a camera's next
-frame is never there. `mmedge_warm_us` is one frame again and again. `max_diff_levels` is the largest difference to
-colour conversion and resize in float64, unclipped until the end, in levels of 255. MMEDGE_MAX_ISA limits the
-instructions.
+frame is never there. `*_warm_us` are one frame again and again, as where the capture has just written it. Ratios are
+the peer's time over ours, both on such frames. `max_diff_levels` is the largest difference to colour conversion and
+resize in float64, unclipped until the end, in levels of 255. MMEDGE_MAX_ISA limits our instructions.
 
     python benchmarks/bench_image.py --json
 """
@@ -175,14 +175,16 @@ def measure(case: Case, rounds: int) -> dict[str, float]:
             first = i * SWEEP + number * FRAMES // len(ways)
             for frame in range(first, first + SWEEP):
                 times[name].append(microseconds(lambda way=way, frame=frame % FRAMES: way(frame)))  # type: ignore[misc]
-    warm = [microseconds(lambda: mmedge(0)) for _ in range(rounds * SWEEP)]
-    result = {f"{name}_us": round(median(values), 1) for name, values in times.items()}
-    return result | {
-        "mmedge_warm_us": round(median(warm), 1),
-        "ratio_opencv": round(median(times["opencv"]) / median(times["mmedge"]), 2),
-        "ratio_blob": round(median(times["blob"]) / median(times["mmedge"]), 2),
-        "max_diff_levels": round(float(difference), 4),
+    for name in ("mmedge", "opencv", "blob"):
+        times[f"{name}_warm"] = [microseconds(lambda way=ways[name]: way(0)) for _ in range(rounds * SWEEP)]  # type: ignore[misc]
+    medians = {name: median(values) for name, values in times.items()}
+    ratios = {
+        f"ratio_{peer}{warm}": round(medians[peer + warm] / medians["mmedge" + warm], 2)
+        for warm in ("", "_warm")
+        for peer in ("opencv", "blob")
     }
+    result = {f"{name}_us": round(value, 1) for name, value in medians.items()}
+    return result | ratios | {"max_diff_levels": round(float(difference), 4)}
 
 
 def main() -> None:
@@ -199,9 +201,9 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", *next(iter(results.values())), title=f"camera bytes to 3x{SIDE}x{SIDE}, {instruction_set}")
-    for name, result in results.items():
-        table.add_row(name, *(f"{value:g}" for value in result.values()))
+    table = Table("", *results, title=f"camera bytes to 3x{SIDE}x{SIDE}, {instruction_set}")
+    for key in next(iter(results.values())):
+        table.add_row(key, *(f"{result[key]:g}" for result in results.values()))
     Console().print(table)
 
 
