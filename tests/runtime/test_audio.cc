@@ -84,6 +84,20 @@ TEST(Audio, SilenceIsTheLogarithmOfTheFloor) {
   }
 }
 
+TEST(Audio, BandsThatHoldNoBinOfTheTransformAreTheLogarithmOfTheFloor) {
+  std::string text = parameters({});
+  for (const auto& [key, value] :
+       {std::pair{"\"n_fft\": 400", "\"n_fft\": 2"}, std::pair{"\"win_length\": 400", "\"win_length\": 2"},
+        std::pair{"\"f_min\": 0", "\"f_min\": 100"}, std::pair{"\"f_max\": 8000", "\"f_max\": 7000"}}) {
+    text.replace(text.find(key), std::string(key).size(), value);
+  }
+  TestPreprocessor preprocessor(text);
+  const auto clip = tone(16000);
+  const auto values = preprocessor.run(make_audio(clip, 16000));
+  ASSERT_EQ(values.size(), 80U * 101U) << mme_last_error();
+  for (const float value : values) ASSERT_NEAR(value, std::log(1e-10), 1e-4);
+}
+
 TEST(Audio, ANormalisedSilentClipIsFinite) {
   std::string text = parameters({});
   text.replace(text.find("\"normalize\": \"none\""), 19, "\"normalize\": \"clip\"");

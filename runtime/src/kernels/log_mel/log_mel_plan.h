@@ -18,7 +18,7 @@ constexpr size_t kTurnedFrames = 96;  // frames whose samples frame_rows() trans
 using AlignedFloats = hwy::AlignedFreeUniquePtr<float[]>;
 
 inline AlignedFloats zeros(size_t count) {
-  AlignedFloats memory = hwy::AllocateAligned<float>(count);
+  AlignedFloats memory = hwy::AllocateAligned<float>(std::max(count, size_t{1}));  // it aborts on 0
   if (memory == nullptr) throw std::bad_alloc();
   std::fill_n(memory.get(), count, 0.0F);
   return memory;
