@@ -17,31 +17,11 @@ import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parameters import LOG_MEL
 
 from mmedge.runtime import Audio, Preprocessor
 from mmedge.runtime.errors import DataError, InvalidArgument
 
-LOG_MEL = {
-    "type": "log_mel",
-    "sample_rate": 16000,
-    "samples": 0,
-    "n_fft": 400,
-    "win_length": 400,
-    "hop_length": 160,
-    "n_mels": 64,
-    "f_min": 20.0,
-    "f_max": 7600.0,
-    "mel_scale": "slaney",
-    "mel_norm": "slaney",
-    "power": 2.0,
-    "center": True,
-    "pad_mode": "reflect",
-    "drop_last": False,
-    "log": "natural",
-    "floor": 1e-10,
-    "dynamic_range_db": 0.0,
-    "normalize": "none",
-}
 MFCC = {**LOG_MEL, "type": "mfcc", "log": "db", "n_mfcc": 20}
 CHANGES: list[dict[str, Any]] = [
     {},

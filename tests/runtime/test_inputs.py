@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parameters import LOG_MEL
 from PIL import Image as Pillow
 
 from mmedge.runtime import Audio, Image, Preprocessor
@@ -22,27 +23,6 @@ from mmedge.runtime.errors import DataError, InvalidArgument
 
 Pixels = npt.NDArray[np.uint8]
 
-LOG_MEL = {
-    "type": "log_mel",
-    "sample_rate": 16000,
-    "samples": 0,
-    "n_fft": 400,
-    "win_length": 400,
-    "hop_length": 160,
-    "n_mels": 64,
-    "f_min": 20.0,
-    "f_max": 7600.0,
-    "mel_scale": "slaney",
-    "mel_norm": "slaney",
-    "power": 2.0,
-    "center": True,
-    "pad_mode": "reflect",
-    "drop_last": False,
-    "log": "natural",
-    "floor": 1e-10,
-    "dynamic_range_db": 0.0,
-    "normalize": "none",
-}
 RANDOM = np.random.default_rng(0)
 FRAME: Pixels = RANDOM.integers(0, 256, (6, 8, 3), dtype=np.uint8)
 

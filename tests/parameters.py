@@ -1,0 +1,23 @@
+"""A preprocess object that several tests take, and change."""
+
+LOG_MEL = {
+    "type": "log_mel",
+    "sample_rate": 16000,
+    "samples": 0,
+    "n_fft": 400,
+    "win_length": 400,
+    "hop_length": 160,
+    "n_mels": 64,
+    "f_min": 20.0,
+    "f_max": 7600.0,
+    "mel_scale": "slaney",
+    "mel_norm": "slaney",
+    "power": 2.0,
+    "center": True,
+    "pad_mode": "reflect",
+    "drop_last": False,
+    "log": "natural",
+    "floor": 1e-10,
+    "dynamic_range_db": 0.0,
+    "normalize": "none",
+}
