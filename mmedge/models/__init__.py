@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mmedge.models.configuration import MmedgeConfig, tensor_shape
-from mmedge.models.modeling import FusedModel, FusedOutput, load_checkpoint
+from mmedge.models.checkpoint import load_checkpoint, new_model
+from mmedge.models.configuration import MmedgeConfig, modality_of, tensor_shape
+from mmedge.models.modeling import FusedModel, FusedOutput
 
-__all__ = ["FusedModel", "FusedOutput", "MmedgeConfig", "load_checkpoint", "tensor_shape"]
+__all__ = ["FusedModel", "FusedOutput", "MmedgeConfig", "load_checkpoint", "modality_of", "new_model", "tensor_shape"]

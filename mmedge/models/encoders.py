@@ -1,34 +1,65 @@
-"""Encoders: a tensor of one modality -> a vector of features."""
+"""Encoders of our own: a tensor of one modality -> a vector of features, and the tokens it is made of."""
 
 from __future__ import annotations
 
-from math import ceil
+from collections.abc import Sequence
+from math import ceil, prod
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from mmedge.models.attention import SelfAttentionLayer
+from mmedge.runtime.errors import InvalidArgument
 
-class CnnEncoder(nn.Module):
-    """Four 3x3 convolutions of width, width, 2 width, 2 width channels; all but the second halve the image, and what
-    is left keeps its place in the features.
 
-    shape: [channels, height, width] of the input; forward: float32 [B, C, H, W] -> float32 [B, features].
+class Encoding(NamedTuple):
+    """What an encoder makes of a batch: `vector` float32 [B, features], `tokens` float32 [B, T, channels], `mask` bool
+    [B, T], true for the tokens that are there (None: all), and the `grid` (rows, columns) that the tokens of an image
+    form, row by row.
     """
 
-    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+    vector: Tensor
+    tokens: Tensor
+    mask: Tensor | None = None
+    grid: tuple[int, int] | None = None
+
+
+class Encoder(nn.Module):
+    """features: length of the vector; tokens, channels: number and length of the tokens; grid: as in `Encoding`."""
+
+    features: int
+    tokens: int
+    channels: int
+    grid: tuple[int, int] | None = None
+
+
+class CnnEncoder(Encoder):
+    """One 3x3 convolution per stride, `width` channels in the first half of them and twice as many in the second. Its
+    vector is all its tokens in a row, so that what is left of the image keeps its place.
+
+    shape: [channels, height, width] of the input; forward: float32 [B, C, H, W].
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, width: int, strides: Sequence[int] = (2, 1, 2, 2)) -> None:
         super().__init__()
-        channels, height, columns = shape
+        inputs, height, columns = shape
+        widths = [width if 2 * index < len(strides) else 2 * width for index in range(len(strides))]
         # Strides instead of pooling: no convolution runs at full resolution.
         self.blocks = nn.Sequential(
-            *_image_block(channels, width, stride=2),
-            *_image_block(width, width, stride=1),
-            *_image_block(width, 2 * width, stride=2),
-            *_image_block(2 * width, 2 * width, stride=2),
+            *(
+                layer
+                for before, after, stride in zip([inputs, *widths], widths, strides, strict=False)
+                for layer in _image_block(before, after, stride)
+            )
         )
-        self.features = 2 * width * ceil(height / 8) * ceil(columns / 8)
+        self.grid = ceil(height / prod(strides)), ceil(columns / prod(strides))
+        self.tokens, self.channels = prod(self.grid), widths[-1]
+        self.features = self.tokens * self.channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.blocks(x).flatten(1)
-        return features
+    def forward(self, x: Tensor) -> Encoding:
+        grid = self.blocks(x)
+        return Encoding(grid.flatten(1), grid.flatten(2).transpose(1, 2), grid=self.grid)
 
 
 def _image_block(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
@@ -36,15 +67,19 @@ def _image_block(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
-class TemporalCnnEncoder(nn.Module):
+class TemporalCnnEncoder(Encoder):
     """Five convolutions over time (mel bands as channels); the last four halve the frames, and those left keep their
-    order in the features, since words differ by what comes first. Whole channels are dropped in training between them.
+    order in the vector, since words differ by what comes first. Whole channels are dropped in training between them.
 
-    shape: [n_mels, frames] of the input; forward: float32 [B, n_mels, frames] -> float32 [B, features].
+    pooling "flatten" keeps the frames; "statistics" gives their mean and standard deviation, for what does not depend
+    on when it is said (x-vectors, Snyder et al. 2018, 2.1).
+    shape: [n_mels, frames] of the input; forward: float32 [B, n_mels, frames].
     """
 
-    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+    def __init__(self, shape: tuple[int, ...], *, width: int, pooling: str = "flatten") -> None:
         super().__init__()
+        if pooling not in ("flatten", "statistics"):
+            raise InvalidArgument(f"found pooling {pooling!r}; expected 'flatten' or 'statistics'")
         bands, frames = shape
         drop = nn.Dropout1d(0.1)
         self.blocks = nn.Sequential(
@@ -57,11 +92,19 @@ class TemporalCnnEncoder(nn.Module):
             drop,
             *_time_block(2 * width, 2 * width, 3, stride=2),
         )
-        self.features = 2 * width * ceil(frames / 16)
+        self.pooling = pooling
+        self.tokens, self.channels = ceil(frames / 16), 2 * width
+        self.features = self.channels * (self.tokens if pooling == "flatten" else 2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.blocks(x).flatten(1)
-        return features
+    def forward(self, x: Tensor) -> Encoding:
+        frames = self.blocks(x)
+        if self.pooling == "flatten":
+            vector = frames.flatten(1)
+        else:
+            mean = frames.mean(dim=2)
+            deviation = ((frames - mean.unsqueeze(2)).square().mean(dim=2) + 1e-5).sqrt()
+            vector = torch.cat([mean, deviation], dim=1)
+        return Encoding(vector, frames.transpose(1, 2))
 
 
 def _time_block(inputs: int, outputs: int, kernel: int, stride: int) -> tuple[nn.Module, ...]:
@@ -69,7 +112,45 @@ def _time_block(inputs: int, outputs: int, kernel: int, stride: int) -> tuple[nn
     return convolution, nn.BatchNorm1d(outputs), nn.ReLU()
 
 
-ENCODERS: dict[str, type[CnnEncoder] | type[TemporalCnnEncoder]] = {
-    "cnn": CnnEncoder,
-    "temporal_cnn": TemporalCnnEncoder,
-}
+class TransformerEncoder(Encoder):
+    """A small transformer over token ids: learned embeddings of tokens and positions, pre-norm layers; its vector is
+    the mean of the tokens that are there.
+
+    shape: [tokens]; forward: int32 [B, T], `pad_token_id` where a text has ended.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int,
+        vocab_size: int,
+        pad_token_id: int = 0,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise InvalidArgument(f"found width {width} with {heads} heads; expected a multiple of the heads")
+        (length,) = shape
+        self.pad_token_id = pad_token_id
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.positions = nn.Embedding(length, width)
+        self.layers = nn.ModuleList(SelfAttentionLayer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.tokens, self.channels, self.features = length, width, width
+
+    def forward(self, x: Tensor) -> Encoding:
+        mask = x != self.pad_token_id
+        tokens = self.embedding(x) + self.positions.weight
+        for layer in self.layers:
+            tokens = layer(tokens, mask)
+        tokens = self.norm(tokens)
+        return Encoding(masked_mean(tokens, mask), tokens, mask)
+
+
+def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The mean of float32 [B, T, C] over the tokens of `mask` bool [B, T] -> [B, C]; zeros where there is none."""
+    weights = mask.unsqueeze(2).to(tokens.dtype)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

@@ -1,17 +1,25 @@
-"""Fusion: one embedding out of the features of the modalities that are present."""
+"""Fusion: one embedding out of the modalities that are present; finite for every subset of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-# The lowest value of float16: exp(score - max) is exactly zero in every floating type.
-ABSENT_SCORE = -65504.0
+from mmedge.models.attention import MASKED_SCORE, CrossAttentionLayer
+from mmedge.models.encoders import Encoder, Encoding
 
 EPSILON = 1e-5  # of the layer norms
+
+
+class Fused(NamedTuple):
+    """vector: float32 [B, D]; weights: float32 [B, M], how much of it each modality is, where the fusion can tell."""
+
+    vector: Tensor
+    weights: Tensor | None = None
 
 
 class _Projections(nn.Module):
@@ -19,7 +27,7 @@ class _Projections(nn.Module):
 
     def __init__(self, features: Sequence[int], dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.features = dim, tuple(features)
         self.projections = nn.ModuleList(nn.Linear(n, dim) for n in features)
         self.norms = nn.ModuleList(nn.LayerNorm(dim, eps=EPSILON) for _ in features)
 
@@ -39,21 +47,21 @@ class GatedFusion(_Projections):
     The scores are scaled as in dot-product attention (Vaswani et al. 2017, 3.2.1): a gate that learns to be sure of
     itself on the training voices trusts them too far on others.
 
-    forward: `xs` float32 [B, F_m] per modality, `presence` bool [B, M] -> float32 [B, D]; zero where no
-    modality is present. In an ONNX export the whole formula is one node, `mmedge::GatedFusion`.
+    forward: `xs` float32 [B, F_m] per modality, `presence` bool [B, M] -> y and alpha; zero where no modality is
+    present. In an ONNX export the whole formula is one node, `mmedge::GatedFusion`.
     """
 
     def __init__(self, features: Sequence[int], dim: int) -> None:
         super().__init__(features, dim)
         self.gates = nn.ModuleList(nn.Linear(dim, 1) for _ in features)
 
-    def forward(self, xs: Sequence[Tensor], presence: Tensor) -> Tensor:
+    def forward(self, xs: Sequence[Tensor], presence: Tensor) -> Fused:
         if torch.onnx.is_in_onnx_export():
             return self._node(xs, presence)
         h = self.project(xs)
         scores = torch.cat([gate(h[:, m]) for m, gate in enumerate(self.gates)], dim=1) / sqrt(self.dim)
-        alpha = torch.softmax(scores.masked_fill(~presence, ABSENT_SCORE), dim=1) * presence
-        return (alpha.unsqueeze(2) * h).sum(dim=1)
+        alpha = torch.softmax(scores.masked_fill(~presence, MASKED_SCORE), dim=1) * presence
+        return Fused((alpha.unsqueeze(2) * h).sum(dim=1), alpha)
 
     def operands(self, xs: Sequence[Tensor], presence: Tensor) -> list[Tensor]:
         """The inputs of the node `mmedge::GatedFusion`; the gates' scale is in their weights."""
@@ -63,8 +71,8 @@ class GatedFusion(_Projections):
             inputs += [x, *linear.parameters(), *norm.parameters(), *scaled]
         return inputs
 
-    def _node(self, xs: Sequence[Tensor], presence: Tensor) -> Tensor:
-        return torch.onnx.ops.symbolic(
+    def _node(self, xs: Sequence[Tensor], presence: Tensor) -> Fused:
+        vector = torch.onnx.ops.symbolic(
             "mmedge::GatedFusion",
             self.operands(xs, presence),
             {"epsilon": EPSILON},
@@ -72,13 +80,114 @@ class GatedFusion(_Projections):
             shape=(xs[0].shape[0], self.dim),
             version=1,
         )
+        return Fused(vector)
 
 
 class SumFusion(_Projections):
     """y = sum over present m of h_m. Shapes as in `GatedFusion`."""
 
-    def forward(self, xs: Sequence[Tensor], presence: Tensor) -> Tensor:
-        return (self.project(xs) * presence.unsqueeze(2).to(xs[0].dtype)).sum(dim=1)
+    def forward(self, xs: Sequence[Tensor], presence: Tensor) -> Fused:
+        return Fused((self.project(xs) * presence.unsqueeze(2).to(xs[0].dtype)).sum(dim=1))
 
 
-FUSIONS: dict[str, type[GatedFusion] | type[SumFusion]] = {"gated": GatedFusion, "sum": SumFusion}
+class ProductFusion(_Projections):
+    """y = elementwise product over present m of tanh(LayerNorm_m(W_m x_m + b_m)), a low-rank bilinear pooling (Kim et
+    al. 2017, 3.2); an absent modality is a factor of one. Shapes as in `GatedFusion`.
+    """
+
+    def forward(self, xs: Sequence[Tensor], presence: Tensor) -> Fused:
+        factors = [
+            torch.where(presence[:, m : m + 1], torch.tanh(norm(linear(x))), 1.0)
+            for m, (x, linear, norm) in enumerate(zip(xs, self.projections, self.norms, strict=True))
+        ]
+        product = factors[0]
+        for factor in factors[1:]:
+            product = product * factor
+        return Fused(product)
+
+
+class ConcatFusion(_Projections):
+    """y = W [h_1, ..., h_M, p] + b, where h_m is zero where m is absent and p is the presence. Shapes as in
+    `GatedFusion`.
+    """
+
+    def __init__(self, features: Sequence[int], dim: int) -> None:
+        super().__init__(features, dim)
+        self.mix: nn.Module = nn.Linear((dim + 1) * len(features), dim)
+
+    def forward(self, xs: Sequence[Tensor], presence: Tensor) -> Fused:
+        present = presence.to(xs[0].dtype)
+        masked = self.project(xs) * present.unsqueeze(2)
+        return Fused(self.mix(torch.cat([masked.flatten(1), present], dim=1)))
+
+
+class MlpFusion(ConcatFusion):
+    """As `ConcatFusion`, with a hidden layer of 2 D and ReLU in place of W."""
+
+    def __init__(self, features: Sequence[int], dim: int) -> None:
+        super().__init__(features, dim)
+        self.mix = nn.Sequential(
+            nn.Linear((dim + 1) * len(features), 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim), nn.ReLU()
+        )
+
+
+class CrossAttentionFusion(nn.Module):
+    """One modality asks, the others answer: a learned query and the tokens of the modality at index `asking` go through
+    decoder layers whose memory is the tokens of the others; y is the learned query's state.
+
+    Tokens of all modalities are projected to `dim` and get a learned embedding of their position. A learned null token
+    in the memory is there when no other modality is (Vaswani et al. 2017 for the layers).
+
+    forward: an `Encoding` per modality, `presence` bool [B, M] -> y float32 [B, dim].
+    """
+
+    def __init__(
+        self, encoders: Sequence[Encoder], dim: int, *, asking: int, layers: int, heads: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.asking = asking
+        self.projections = nn.ModuleList(nn.Linear(encoder.channels, dim) for encoder in encoders)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in encoders)
+        self.positions = nn.ParameterList(_start(encoder.tokens, dim) for encoder in encoders)
+        self.query, self.null = _start(1, dim), _start(1, dim)
+        self.layers = nn.ModuleList(CrossAttentionLayer(dim, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, encodings: Sequence[Encoding], presence: Tensor) -> Fused:
+        batch = presence.shape[0]
+        tokens = [
+            norm(linear(encoding.tokens)) + position
+            for encoding, linear, norm, position in zip(
+                encodings, self.projections, self.norms, self.positions, strict=True
+            )
+        ]
+        masks = [
+            presence[:, m : m + 1].expand(-1, encoding.tokens.shape[1])
+            if encoding.mask is None
+            else encoding.mask & presence[:, m : m + 1]
+            for m, encoding in enumerate(encodings)
+        ]
+        always = torch.ones(batch, 1, dtype=torch.bool, device=presence.device)
+        asked = [m for m in range(len(tokens)) if m != self.asking]
+        x = torch.cat([self.query.expand(batch, 1, -1), tokens[self.asking]], dim=1)
+        mask = torch.cat([always, masks[self.asking]], dim=1)
+        memory = torch.cat([self.null.expand(batch, 1, -1), *(tokens[m] for m in asked)], dim=1)
+        memory_mask = torch.cat([always, *(masks[m] for m in asked)], dim=1)
+        for layer in self.layers:
+            x = layer(x, mask, memory, memory_mask)
+        return Fused(self.norm(x[:, 0]))
+
+
+def _start(tokens: int, dim: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(tokens, dim) * 0.02)
+
+
+# Of one vector per modality; `cross_attention` takes their tokens.
+VECTOR_FUSIONS: dict[str, type[_Projections]] = {
+    "concat": ConcatFusion,
+    "sum": SumFusion,
+    "product": ProductFusion,
+    "gated": GatedFusion,
+    "mlp": MlpFusion,
+}
+FUSIONS = (*VECTOR_FUSIONS, "cross_attention")

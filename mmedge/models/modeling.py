@@ -2,56 +2,52 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from itertools import product
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from mmedge.models.configuration import MmedgeConfig, tensor_shape
-from mmedge.models.encoders import ENCODERS
-from mmedge.models.fusion import FUSIONS
-from mmedge.runtime.errors import CheckpointError, InvalidArgument, MmedgeError
+from mmedge.models.configuration import MmedgeConfig, modality_of
+from mmedge.models.encoders import Encoder, Encoding
+from mmedge.models.fusion import FUSIONS, VECTOR_FUSIONS, CrossAttentionFusion
+from mmedge.models.heads import (
+    ClassificationHead,
+    EmbeddingHead,
+    VqaHead,
+    classification_loss,
+    contrastive_loss,
+    region_loss,
+)
+from mmedge.models.registry import build_encoder, look_up
+from mmedge.runtime.errors import InvalidArgument
 
-T = TypeVar("T")
-
-
-class ClassificationHead(nn.Module):
-    """Dropout and a linear layer: float32 [B, dim] -> logits float32 [B, classes]."""
-
-    def __init__(self, dim: int, classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dim, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(x))
-        return logits
-
-
-HEADS = {"classification": ClassificationHead}
+# What each head gives, in the order of a graph's outputs; the gate's weights come after them.
+HEADS = {"classification": ("logits",), "embedding": ("embedding",), "vqa": ("logits", "relevance")}
 
 
 @dataclass
 class FusedOutput(ModelOutput):
-    """loss: cross-entropy, a scalar, where labels were given; logits: float32 [B, classes]."""
+    """loss: a scalar, where labels were given; logits: float32 [B, classes]; embedding: float32 [B, embedding_dim];
+    relevance: float32 [B, rows, columns], 0 to 1; modality_weights: float32 [B, M], what the gate listened to.
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    embedding: Tensor | None = None
+    relevance: Tensor | None = None
+    modality_weights: Tensor | None = None
 
 
 class FusedModel(PreTrainedModel):
-    """A classifier over any number of modalities, any of which may be absent from a sample.
+    """A model of any number of modalities, any of which may be absent from a sample.
 
     Raises:
-        InvalidArgument: the configuration names no modality, or an unknown encoder, fusion or head.
+        InvalidArgument: the configuration names no modality, an unknown encoder, fusion or head, or parts that do not
+            fit each other.
     """
 
     config: MmedgeConfig
@@ -60,21 +56,34 @@ class FusedModel(PreTrainedModel):
     main_input_name = "presence"
     # The open keywords of forward are tensors; HF's Trainer would put counts of its own among them.
     accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: MmedgeConfig) -> None:
         super().__init__(config)
         if not config.modalities:
             raise InvalidArgument("the configuration names no modality: expected at least one under 'modalities'")
-        encoders = {
-            name: _look_up(ENCODERS, part["encoder"], "encoder")(tensor_shape(part["preprocess"]), part["width"])
-            for name, part in config.modalities.items()
-        }
+        look_up(HEADS, config.head, "head")
+        look_up(dict.fromkeys(FUSIONS), config.fusion, "fusion")
+        modalities = [modality_of(part["preprocess"]) for part in config.modalities.values()]
+        encoders = {name: build_encoder(part) for name, part in config.modalities.items()}
         self.encoders = nn.ModuleDict(encoders)
-        self.fusion: nn.Module = _look_up(FUSIONS, config.fusion, "fusion")(
-            [encoder.features for encoder in encoders.values()], config.fusion_dim
-        )
-        self.head = _look_up(HEADS, config.head, "head")(config.fusion_dim, len(config.labels), config.dropout)
+        self._image = modalities.index("image") if "image" in modalities else -1
+        self.fusion = _fusion(list(encoders.values()), modalities, config)
+        self.head = _head(list(encoders.values()), self._image, config)
         self.post_init()  # type: ignore[no-untyped-call]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The fields of `FusedOutput` that the model fills, but for the loss."""
+        return HEADS[self.config.head]
+
+    @property
+    def region_shape(self) -> tuple[int, int] | None:
+        """(rows, columns) of the relevance map; None without one."""
+        if not isinstance(self.head, VqaHead):
+            return None
+        rows, columns = self.head.grid
+        return rows * self.head.scale, columns * self.head.scale
 
     def _init_weights(self, module: nn.Module) -> None:
         # PyTorch's own start, chosen per layer, instead of one normal distribution for all of them.
@@ -82,55 +91,102 @@ class FusedModel(PreTrainedModel):
         if callable(reset):
             reset()
 
-    def forward(self, presence: Tensor, labels: Tensor | None = None, **tensors: Tensor) -> FusedOutput:
-        """presence: bool [B, M] in the order of the modalities; labels: int64 [B]; one float32 tensor
-        [B, ...shape] by the name of each modality (zeros where it is absent).
+    def forward(
+        self,
+        presence: Tensor,
+        labels: Tensor | None = None,
+        region: Tensor | None = None,
+        every_subset: bool = False,
+        **tensors: Tensor,
+    ) -> FusedOutput:
+        """One tensor [B, ...shape] by the name of each modality (zeros where it is absent), and presence bool [B, M] in
+        the order of the modalities.
+
+        labels: int64 [B], classes or, for embeddings, identities; float32 [B, classes], 0 or 1, for multi-label.
+        region: float32 [B, *region_shape], the share of each cell that the mask covers, -1 where there is no mask.
+        every_subset: the batch becomes every non-empty subset of the modalities of every sample, so that the loss is
+        the mean over them; the encoders run once.
 
         Raises:
             InvalidArgument: a tensor is missing, or one is named like no modality.
         """
         if tensors.keys() != self.encoders.keys():
             raise InvalidArgument(f"tensors for {sorted(tensors)}: expected exactly {list(self.encoders)}")
-        embedding = self.fusion([encoder(tensors[name]) for name, encoder in self.encoders.items()], presence)
-        logits = self.head(embedding)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return FusedOutput(loss=loss, logits=logits)
+        encodings: list[Encoding] = [encoder(tensors[name]) for name, encoder in self.encoders.items()]
+        if every_subset:
+            masks = torch.tensor(list(product([False, True], repeat=len(encodings)))[1:], device=presence.device)
+            subsets = (masks.unsqueeze(1) & presence).flatten(0, 1)
+            # One index per subset that holds something, which may be of a sample more than once.
+            rows = torch.arange(len(presence), device=presence.device).repeat(len(masks))[subsets.any(dim=1)]
+            presence = subsets[subsets.any(dim=1)]
+            encodings = [_select(encoding, rows, self._takes_tokens) for encoding in encodings]
+            labels = None if labels is None else labels[rows]
+            region = None if region is None else region[rows]
+        inputs = encodings if self.config.fusion == "cross_attention" else [encoding.vector for encoding in encodings]
+        fused = self.fusion(inputs, presence)
+        output = self._answer(fused.vector, encodings, presence, labels, region)
+        output.modality_weights = fused.weights
+        return output
+
+    @property
+    def _takes_tokens(self) -> bool:
+        return self.config.fusion == "cross_attention" or self.config.head == "vqa"
+
+    def _answer(
+        self,
+        vector: Tensor,
+        encodings: Sequence[Encoding],
+        presence: Tensor,
+        labels: Tensor | None,
+        region: Tensor | None,
+    ) -> FusedOutput:
+        config = self.config
+        if isinstance(self.head, EmbeddingHead):
+            embedding = self.head(vector)
+            loss = None if labels is None else contrastive_loss(embedding, labels, config.metric, config.temperature)
+            return FusedOutput(loss=loss, embedding=embedding)
+        if isinstance(self.head, VqaHead):
+            logits, relevance = self.head(vector, encodings[self._image], presence[:, self._image])
+            loss = None if labels is None else classification_loss(logits, labels)
+            if loss is not None and region is not None:
+                known = torch.where(presence[:, self._image, None, None], region, -1.0)
+                loss = loss + config.region_weight * region_loss(relevance, known)
+            return FusedOutput(loss=loss, logits=logits, relevance=torch.sigmoid(relevance))
+        logits = self.head(vector)
+        return FusedOutput(loss=None if labels is None else classification_loss(logits, labels), logits=logits)
+
+
+def _fusion(encoders: Sequence[Encoder], modalities: Sequence[str], config: MmedgeConfig) -> nn.Module:
+    if config.fusion == "cross_attention":
+        return CrossAttentionFusion(
+            encoders,
+            config.fusion_dim,
+            asking=modalities.index("text") if "text" in modalities else 0,
+            layers=config.fusion_layers,
+            heads=config.fusion_heads,
+            dropout=config.dropout,
+        )
+    return VECTOR_FUSIONS[config.fusion]([encoder.features for encoder in encoders], config.fusion_dim)
+
+
+def _head(encoders: Sequence[Encoder], image: int, config: MmedgeConfig) -> nn.Module:
+    if config.multi_label and config.head != "classification":
+        raise InvalidArgument(f"multi_label with head {config.head!r}: expected head 'classification'")
+    if config.head == "embedding":
+        return EmbeddingHead(config.fusion_dim, config.embedding_dim, config.metric, config.dropout)
+    if config.head == "classification":
+        return ClassificationHead(config.fusion_dim, len(config.labels), config.dropout)
+    if image < 0:
+        raise InvalidArgument("head 'vqa' points at a place in an image: expected a modality with an image encoder")
+    return VqaHead(config.fusion_dim, len(config.labels), encoders[image], config.region_scale, config.dropout)
+
+
+def _select(encoding: Encoding, rows: Tensor, with_tokens: bool) -> Encoding:
+    if not with_tokens:
+        return encoding._replace(vector=encoding.vector[rows])
+    mask = None if encoding.mask is None else encoding.mask[rows]
+    return Encoding(encoding.vector[rows], encoding.tokens[rows], mask, encoding.grid)
 
 
 AutoConfig.register("mmedge", MmedgeConfig)
 AutoModel.register(MmedgeConfig, FusedModel)
-
-
-def load_checkpoint(path: str | Path) -> FusedModel:
-    """The model saved in the folder `path` by `save_pretrained`, in evaluation mode; reads local files only.
-
-    Raises:
-        CheckpointError: no such folder, not one of ours, or weights that do not fit the configuration.
-    """
-    path = Path(path)
-    config = path / "config.json"
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is no checkpoint ({config.name}: {error}): expected a folder written by `mmedge train`"
-        ) from error
-    if kind != MmedgeConfig.model_type:
-        raise CheckpointError(f"{path} holds a model of type {kind!r}: expected {MmedgeConfig.model_type!r}")
-    try:
-        model = FusedModel(MmedgeConfig.from_pretrained(path, local_files_only=True))
-        model.load_state_dict(load_file(path / "model.safetensors"))
-    except MmedgeError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be loaded, its files are damaged or of another model: {error}") from error
-    model.train(False)
-    return model
-
-
-def _look_up(table: Mapping[str, T], name: Any, what: str) -> T:
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(str(name), table, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InvalidArgument(f"unknown {what} {name!r}: {hint}expected one of {', '.join(table)}")

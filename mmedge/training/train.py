@@ -6,17 +6,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -24,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from mmedge.data.folder import Sample, read_split
 from mmedge.evaluation import Evaluation, evaluate
-from mmedge.models import FusedModel, MmedgeConfig
+from mmedge.models import MmedgeConfig, new_model
 from mmedge.runtime.errors import CheckpointError, DataError
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
@@ -78,7 +76,7 @@ def train(
         _start_over(checkpoints, recipe)
     started = time.perf_counter()
     set_seed(recipe.seed)
-    model = FusedModel(_config(recipe, labels))
+    model = new_model(_config(recipe, labels))
     stream = TrainingStream(
         samples,
         labels,
@@ -207,20 +205,6 @@ def _differences(old: Any, new: Any, where: str = "") -> list[str]:
     return [] if old == new else [where]
 
 
-def every_subset_loss(model: FusedModel, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mean cross-entropy over every non-empty subset of the modalities each sample shows; scalar.
-
-    `batch` is as `collate` makes it. Encoders run once; fusion and head take all subsets as one batch.
-    """
-    features = [encoder(batch[name]) for name, encoder in model.encoders.items()]
-    masks = torch.tensor(list(product([False, True], repeat=len(features)))[1:], device=model.device)
-    presence = (masks.unsqueeze(1) & batch["presence"]).flatten(0, 1)
-    some = presence.any(dim=1)
-    repeated = [feature.repeat(len(masks), 1)[some] for feature in features]
-    logits = model.head(model.fusion(repeated, presence[some]))
-    return functional.cross_entropy(logits, batch["labels"].repeat(len(masks))[some])
-
-
 class _Trainer(Trainer):
     def __init__(self, *, every_subset: bool, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -228,7 +212,7 @@ class _Trainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self._every_subset:
-            return every_subset_loss(cast(FusedModel, self.model), inputs)
+            inputs = {**inputs, "every_subset": True}
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     # The stream is shuffled already.

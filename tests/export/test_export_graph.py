@@ -63,7 +63,7 @@ def test_the_function_body_matches_torch_in_float64_for_every_presence_subset() 
         feeds = {n: t.detach().numpy() for n, t in zip(names, tensors, strict=True)}
         (found,) = session.run(None, feeds | {"presence": presence.numpy()})
         # 1e-5 is not exact in the attribute, which is a float32.
-        np.testing.assert_allclose(found, fusion(xs, presence).detach().numpy(), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found, fusion(xs, presence).vector.detach().numpy(), rtol=0, atol=1e-9)
 
 
 def test_the_fusion_is_one_node_and_its_body_comes_with_the_graph(fused_graph: onnx.ModelProto) -> None:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModel
 
 from mmedge.models import FusedModel, MmedgeConfig, load_checkpoint, tensor_shape
+from mmedge.models.fusion import FUSIONS
 from mmedge.runtime.errors import CheckpointError, InvalidArgument
 
 IMAGE = {**make_bundles.IMAGE, "width": 16, "height": 24, "channels": "rgb", "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -91,7 +92,7 @@ def test_weights_of_another_shape_are_a_checkpoint_error(tmp_path: Path) -> None
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("fusion", ["gated", "sum"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_what_an_absent_modality_holds_does_not_change_the_answer(fusion: str) -> None:
     model = FusedModel(config(fusion=fusion)).eval()
     x = inputs()
@@ -116,7 +117,7 @@ def test_the_gated_fusion_is_the_formula_of_its_docstring() -> None:
         for (score, h), there in zip(rows, flags, strict=True):
             if there:
                 expected = expected + score / total * h
-        torch.testing.assert_close(fusion(xs, presence(*flags)), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(fusion(xs, presence(*flags)).vector, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_model_of_one_modality_trains_and_answers() -> None:

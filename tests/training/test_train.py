@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
-from mmedge.models import FusedModel, MmedgeConfig, load_checkpoint
+from mmedge.models import FusedModel, load_checkpoint
 from mmedge.runtime.errors import CheckpointError, DataError
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import Recipe
-from mmedge.training.train import every_subset_loss, train
+from mmedge.training.train import _config, train
 
 
 @pytest.fixture
@@ -85,8 +85,7 @@ def test_the_batches_are_the_same_for_any_number_of_workers(recipe: Recipe) -> N
 
 
 def test_the_loss_over_every_subset_is_the_mean_of_the_losses_of_each(recipe: Recipe) -> None:
-    values = recipe.model_dump(mode="json")["model"]
-    model = FusedModel(MmedgeConfig(**values, id2label={0: "high", 1: "low"})).eval()
+    model = FusedModel(_config(recipe, ("high", "low"))).eval()
     source = stream(recipe, modality_dropout=0.0)
     batch = collate([source[draw] for draw in range(24)], source.shapes)
     losses = []
@@ -97,7 +96,7 @@ def test_the_loss_over_every_subset_is_the_mean_of_the_losses_of_each(recipe: Re
                 one = {name: tensor[item : item + 1] for name, tensor in batch.items()} | {"presence": shown[None]}
                 losses.append(model(**one).loss)
     assert len(losses) == 20 * 3 + 4 * 2
-    torch.testing.assert_close(every_subset_loss(model, batch), torch.stack(losses).mean())
+    torch.testing.assert_close(model(**batch, every_subset=True).loss, torch.stack(losses).mean())
 
 
 @pytest.mark.parametrize("every_subset", [False, True])

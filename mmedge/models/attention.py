@@ -1,0 +1,91 @@
+"""Attention and the layers built of it, shared by the text encoder and the cross-attention fusion."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+# The lowest value of float16: exp(score - max) is exactly zero in every floating type, and a row with nothing to
+# attend to stays finite.
+MASKED_SCORE = -65504.0
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017, 3.2.2).
+
+    forward: `queries` float32 [B, Q, D], `keys` float32 [B, K, D], which are the values too, `mask` bool [B, K], true
+    for the keys that are there -> float32 [B, Q, D].
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self._split(self.query(queries)), self._split(self.key(keys)), self._split(self.value(keys))
+        scores = q @ k.transpose(2, 3) / sqrt(q.shape[3])
+        scores = scores.masked_fill(~mask[:, None, None, :], MASKED_SCORE)
+        heads = torch.softmax(scores, dim=3) @ v
+        mixed: Tensor = self.output(heads.transpose(1, 2).flatten(2))
+        return mixed
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        return x.reshape(batch, tokens, self.heads, -1).transpose(1, 2)
+
+
+class SelfAttentionLayer(nn.Module):
+    """A pre-norm transformer layer (Xiong et al. 2020): x + attention(norm x), then x + feed-forward(norm x).
+
+    forward: `x` float32 [B, T, D], `mask` bool [B, T] -> float32 [B, T, D].
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads)
+        self.feed_forward = FeedForward(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        normed = self.norm(x)
+        x = x + self.dropout(self.attention(normed, normed, mask))
+        fed: Tensor = x + self.dropout(self.feed_forward(x))
+        return fed
+
+
+class CrossAttentionLayer(nn.Module):
+    """A decoder layer: the queries attend to each other, then to `memory`, then pass a feed-forward; pre-norm.
+
+    forward: `x` float32 [B, Q, D], `mask` bool [B, Q], `memory` float32 [B, K, D], `memory_mask` bool [B, K] ->
+    float32 [B, Q, D].
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.self_norm = nn.LayerNorm(dim)
+        self.self_attention = Attention(dim, heads)
+        self.cross_norm = nn.LayerNorm(dim)
+        self.cross_attention = Attention(dim, heads)
+        self.feed_forward = FeedForward(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        normed = self.self_norm(x)
+        x = x + self.dropout(self.self_attention(normed, normed, mask))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory, memory_mask))
+        fed: Tensor = x + self.dropout(self.feed_forward(x))
+        return fed
+
+
+class FeedForward(nn.Sequential):
+    """LayerNorm, a layer four times as wide with GELU, and back: float32 [..., D] -> [..., D]."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))

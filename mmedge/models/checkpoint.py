@@ -1,0 +1,95 @@
+"""Models from and to folders, and new ones with published weights in their encoders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from mmedge.models.configuration import MmedgeConfig
+from mmedge.models.modeling import FusedModel
+from mmedge.models.pretrained import ARCHITECTURES, TransformersEncoder
+from mmedge.runtime.errors import CheckpointError, InvalidArgument, MmedgeError
+
+
+def new_model(config: MmedgeConfig) -> FusedModel:
+    """A model to train: new weights, but for the encoders that name published ones under "pretrained" (a local folder
+    or a hub id). Their whole configuration is written into the model's, so that a checkpoint needs nothing else.
+
+    Raises:
+        InvalidArgument: as `FusedModel`; weights that cannot be had, or of another architecture.
+    """
+    sources: dict[str, Any] = {}
+    modalities: dict[str, Any] = {}
+    for name, part in config.modalities.items():
+        modalities[name] = part
+        if part.get("pretrained"):
+            sources[name] = source = _published(part["pretrained"], part["encoder"])
+            own = {key: value for key, value in source.config.to_diff_dict().items() if key not in _PROVENANCE}
+            modalities[name] = part | {"config": own | (part.get("config") or {})}
+    config.modalities = modalities
+    model = FusedModel(config)
+    for name, source in sources.items():
+        encoder = cast(TransformersEncoder, model.encoders[name])
+        try:
+            encoder.model.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise InvalidArgument(
+                f"the weights of {config.modalities[name]['pretrained']} do not fit: {error}"
+            ) from error
+    return model
+
+
+def load_checkpoint(path: str | Path) -> FusedModel:
+    """The model saved in the folder `path` by `save_pretrained`, in evaluation mode; reads local files only.
+
+    Raises:
+        CheckpointError: no such folder, not one of ours, or weights that do not fit the configuration.
+    """
+    path = Path(path)
+    config = path / "config.json"
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint ({config.name}: {error}): expected a folder written by `mmedge train`"
+        ) from error
+    if kind != MmedgeConfig.model_type:
+        raise CheckpointError(f"{path} holds a model of type {kind!r}: expected {MmedgeConfig.model_type!r}")
+    try:
+        model = FusedModel(MmedgeConfig.from_pretrained(path, local_files_only=True))
+        model.load_state_dict(load_file(path / "model.safetensors"))
+    except MmedgeError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be loaded, its files are damaged or of another model: {error}") from error
+    model.train(False)
+    return model
+
+
+# Of a published configuration: where it comes from, not what it is.
+_PROVENANCE = ("_name_or_path", "architectures", "dtype", "model_type", "transformers_version")
+
+
+def _published(source: str, encoder: str) -> Any:
+    architecture = ARCHITECTURES.get(encoder)
+    if architecture is None:
+        raise InvalidArgument(
+            f"encoder {encoder!r} has no published weights; expected one of {', '.join(ARCHITECTURES)}"
+        )
+    try:
+        model = AutoModel.from_pretrained(source, **architecture.arguments)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidArgument(
+            f"encoder {encoder!r}: cannot load {source!r} ({error}); expected a folder with config.json and weights, "
+            "or a hub id that can be reached"
+        ) from error
+    if model.config.model_type != architecture.model_type:
+        raise InvalidArgument(
+            f"{source!r} holds a {model.config.model_type}; encoder {encoder!r} expects a {architecture.model_type}"
+        )
+    return model

@@ -1,0 +1,115 @@
+"""Heads: what is made of the fused embedding, and the loss it is trained with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmedge.models.attention import MASKED_SCORE
+from mmedge.models.encoders import Encoder, Encoding
+from mmedge.runtime.errors import InvalidArgument
+
+
+class ClassificationHead(nn.Module):
+    """Dropout and a linear layer: float32 [B, dim] -> logits float32 [B, classes]."""
+
+    def __init__(self, dim: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits
+
+
+class EmbeddingHead(nn.Module):
+    """Dropout and a linear layer: float32 [B, dim] -> embedding float32 [B, size], of length 1 for the cosine."""
+
+    def __init__(self, dim: int, size: int, metric: str, dropout: float) -> None:
+        super().__init__()
+        if metric not in ("cosine", "euclidean"):
+            raise InvalidArgument(f"found metric {metric!r}; expected 'cosine' or 'euclidean'")
+        self.metric = metric
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(dim, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedding: Tensor = self.projection(self.dropout(x))
+        return functional.normalize(embedding, dim=1) if self.metric == "cosine" else embedding
+
+
+class VqaHead(nn.Module):
+    """An answer, and how relevant each part of the image is to it.
+
+    With y the fused embedding and t_i the image's tokens (plus a learned position):
+
+        m_i = ReLU(W_t t_i) * ReLU(W_y y)              relevance logits r_i = W_r m_i, `scale`^2 of them per token
+        a = softmax over i of w_a . m_i                logits = W_2 ReLU(W_1 [y, sum of a_i W_v t_i])
+
+    forward: y float32 [B, dim], the image's `Encoding`, its presence bool [B] -> logits float32 [B, answers] and
+    relevance logits float32 [B, scale * rows, scale * columns].
+    """
+
+    def __init__(self, dim: int, answers: int, image: Encoder, scale: int, dropout: float) -> None:
+        super().__init__()
+        assert image.grid is not None
+        self.grid, self.scale = image.grid, scale
+        self.positions = nn.Parameter(torch.randn(image.tokens, dim) * 0.02)
+        self.token = nn.Linear(image.channels, dim)
+        self.question = nn.Linear(dim, dim)
+        self.value = nn.Linear(image.channels, dim)
+        self.attention = nn.Linear(dim, 1)
+        self.relevance = nn.Linear(dim, scale * scale)
+        self.answer = nn.Sequential(
+            nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * dim, answers)
+        )
+
+    def forward(self, y: Tensor, image: Encoding, present: Tensor) -> tuple[Tensor, Tensor]:
+        matched = torch.relu(self.token(image.tokens) + self.positions) * torch.relu(self.question(y)).unsqueeze(1)
+        scores = self.attention(matched).squeeze(2)
+        context = (torch.softmax(scores, dim=1).unsqueeze(2) * self.value(image.tokens)).sum(dim=1)
+        context = context * present.unsqueeze(1).to(context.dtype)
+        cells = self.relevance(matched).transpose(1, 2).unflatten(2, self.grid)
+        relevance = functional.pixel_shuffle(cells, self.scale).squeeze(1)
+        relevance = relevance.masked_fill(~present[:, None, None], MASKED_SCORE)
+        return self.answer(torch.cat([y, context], dim=1)), relevance
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy for int64 [B] classes, binary cross-entropy for float32 [B, classes]; a scalar."""
+    if labels.is_floating_point():
+        return functional.binary_cross_entropy_with_logits(logits, labels)
+    return functional.cross_entropy(logits, labels)
+
+
+def contrastive_loss(embeddings: Tensor, labels: Tensor, metric: str, temperature: float) -> Tensor:
+    """Supervised InfoNCE (Khosla et al. 2020, eq. 2): each embedding against all others of the batch, those of its
+    label being the right answers; a scalar, zero where no two share a label.
+
+    Similarities are cosines, or minus squared distances for "euclidean", over the temperature.
+    """
+    similar = embeddings @ embeddings.T
+    if metric == "euclidean":
+        squares = similar.diagonal()
+        similar = 2 * similar - squares[:, None] - squares[None, :]
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    log_share = functional.log_softmax((similar / temperature).masked_fill(itself, MASKED_SCORE), dim=1)
+    positive = (labels[:, None] == labels[None, :]) & ~itself
+    count = positive.sum(dim=1)
+    loss = -log_share.masked_fill(~positive, 0.0).sum(dim=1) / count.clamp(min=1)
+    return loss.sum() / (count > 0).sum().clamp(min=1)
+
+
+def region_loss(relevance: Tensor, region: Tensor) -> Tensor:
+    """Binary cross-entropy plus the soft Dice loss (Milletari et al. 2016, 3) of relevance logits [B, rows, columns]
+    against the share of each cell that is covered; a sample without a mask (-1) counts nothing; a scalar.
+    """
+    known = (region[:, 0, 0] >= 0).to(relevance.dtype)
+    region = region.clamp(min=0)
+    entropy = functional.binary_cross_entropy_with_logits(relevance, region, reduction="none").mean(dim=(1, 2))
+    share = torch.sigmoid(relevance)
+    overlap = (share * region).sum(dim=(1, 2))
+    dice = 1 - (2 * overlap + 1) / (share.square().sum(dim=(1, 2)) + region.square().sum(dim=(1, 2)) + 1)
+    return ((entropy + dice) * known).sum() / known.sum().clamp(min=1)

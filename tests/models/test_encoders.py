@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import ENCODERS, TEXT, modality, random_batch
+from transformers import BertConfig, BertModel
+
+from mmedge.models import MmedgeConfig, load_checkpoint, new_model
+from mmedge.models.encoders import TransformerEncoder, masked_mean
+from mmedge.models.registry import build_encoder
+from mmedge.runtime.errors import InvalidArgument
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "wav2vec2"])
+def test_an_encoder_gives_the_sizes_it_promises_and_finite_features_even_of_an_absent_input(name: str) -> None:
+    ((kind, part),) = modality(name).items()
+    encoder = build_encoder(part).eval()
+    x = random_batch({kind: part}, 3)[kind]
+    for batch in (x, torch.zeros_like(x)):
+        found = encoder(batch)
+        assert found.vector.shape == (3, encoder.features)
+        assert found.tokens.shape == (3, encoder.tokens, encoder.channels)
+        assert found.grid == encoder.grid
+        assert found.vector.isfinite().all()
+        assert found.tokens.isfinite().all()
+    if kind == "image":
+        assert encoder.grid is not None
+        assert encoder.grid[0] * encoder.grid[1] == encoder.tokens
+
+
+@pytest.mark.parametrize("name", ["transformer", "bert", "xlm-roberta"])
+def test_what_follows_the_end_of_a_text_changes_nothing(name: str) -> None:
+    part = modality(name)["text"]
+    encoder = build_encoder(part).eval()
+    pad = encoder.pad_token_id if isinstance(encoder, TransformerEncoder) else encoder.model.config.pad_token_id
+    text = torch.tensor([[5, 6, 7, 8] + [pad] * 8], dtype=torch.int32)
+    shorter = build_encoder(part | {"preprocess": TEXT | {"max_length": 4}}).eval()
+    state = encoder.state_dict()
+    if isinstance(shorter, TransformerEncoder):
+        state["positions.weight"] = state["positions.weight"][:4]
+    shorter.load_state_dict(state)
+    torch.testing.assert_close(encoder(text).vector, shorter(text[:, :4]).vector)
+
+
+def test_the_masked_mean_of_nothing_is_zero() -> None:
+    tokens = torch.ones(2, 3, 4)
+    mean = masked_mean(tokens, torch.tensor([[True, True, False], [False] * 3]))
+    assert torch.equal(mean, torch.tensor([[1.0] * 4, [0.0] * 4]))
+
+
+def test_published_weights_are_loaded_kept_in_the_checkpoint_and_stay_as_they_are_when_frozen(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = BertModel(BertConfig(**ENCODERS["bert"][1]["config"], max_position_embeddings=20)).eval()
+    published.save_pretrained(tmp_path / "bert")
+    part: dict[str, Any] = {
+        "encoder": "bert",
+        "pretrained": str(tmp_path / "bert"),
+        "freeze": True,
+        "preprocess": TEXT,
+    }
+    model = new_model(MmedgeConfig(modalities={"text": part}, fusion_dim=8, id2label={0: "no", 1: "yes"}))
+    ids = random_batch({"text": part}, 2)["text"]
+    expected = published(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    torch.testing.assert_close(model.encoders["text"].train()(ids).tokens, expected)
+    assert not any(parameter.requires_grad for parameter in model.encoders["text"].parameters())
+
+    model.eval().save_pretrained(tmp_path / "run")
+    for file in (tmp_path / "bert").iterdir():
+        file.unlink()  # a checkpoint needs nothing but itself
+    loaded = load_checkpoint(tmp_path / "run")
+    presence = torch.ones(2, 1, dtype=torch.bool)
+    assert torch.equal(loaded(presence, text=ids).logits, model(presence, text=ids).logits)
+
+
+def test_statistics_pooling_does_not_depend_on_the_order_of_the_frames() -> None:
+    part = modality("temporal_cnn")["audio"] | {"pooling": "statistics"}
+    encoder = build_encoder(part).eval()
+    encoder.blocks = torch.nn.Identity()
+    frames = torch.randn(2, 8, 30)
+    torch.testing.assert_close(encoder(frames).vector, encoder(frames.flip(2)).vector)
+    mean, deviation = encoder(frames).vector.chunk(2, dim=1)
+    torch.testing.assert_close(mean, frames.mean(2))
+    torch.testing.assert_close(deviation, frames.std(2, unbiased=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("cnn", {"widht": 4}, "unknown option of encoder 'cnn', 'widht': did you mean 'width'"),
+        ("transformer", {"width": 18}, "found width 18 with 4 heads"),
+        ("bert", {"config": {"hidden_size": 10, "num_attention_heads": 3}}, "refuses this configuration of bert"),
+        ("bert", {"pretrained": "/nowhere"}, "cannot load '/nowhere'"),
+        ("transformer", {"pretrained": "/nowhere"}, "'transformer' has no published weights"),
+        ("temporal_cnn", {"pooling": "max"}, "expected 'flatten' or 'statistics'"),
+        ("temporal_cnn", {"encoder": "wav2vec2", "width": None}, "'wav2vec2' takes audio as a tensor of rank 1"),
+        ("cnn", {"encoder": "ast", "width": None}, "'ast' takes audio"),
+    ],
+)
+def test_an_impossible_encoder_says_what_was_expected(name: str, changes: dict[str, Any], message: str) -> None:
+    ((kind, part),) = modality(name).items()
+    part = {key: value for key, value in (part | changes).items() if value is not None}
+    with pytest.raises(InvalidArgument, match=message):
+        new_model(MmedgeConfig(modalities={kind: part}, id2label={0: "no", 1: "yes"}))
