@@ -98,7 +98,7 @@ def test_all_bad_rows_are_listed_at_once_with_their_line_numbers(folder: Path) -
         10: "outside the folder",
         11: "expected a JSON object",
         12: "no label",
-        13: "label 3 is not a text",
+        13: "label 3 is not a string",
         14: "not JSON",
         15: "expected a relative path",
     }
@@ -123,3 +123,132 @@ def test_a_missing_split_says_what_was_expected(tmp_path: Path) -> None:
 def test_an_empty_split_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match="holds no rows"):
         read_split(write(folder, ""), "train", ["image"])
+
+
+# Text, several labels, masks
+
+
+def test_text_is_a_modality_of_the_row_itself(folder: Path) -> None:
+    question = "¿cuál es más grande? 🤔"
+    (sample,) = read_split(write(folder, {**GOOD, "text": question}), "train", ["text", "image"])
+    assert (sample.text, sample.modalities, list(sample.files)) == (question, ("text", "image"), ["image"])
+    inputs = sample.load()
+    assert list(inputs) == ["text", "image"]
+    assert inputs["text"] == question
+
+
+def test_an_empty_text_is_there_and_one_left_out_is_not(folder: Path) -> None:
+    rows = {**GOOD, "text": ""}, {**GOOD, "text": None}, GOOD
+    empty, *absent = read_split(write(folder, *rows), "train", ["image", "text"])
+    assert empty.load()["text"] == ""
+    assert [sample.modalities for sample in absent] == [("image",), ("image",)]
+
+
+def test_text_not_asked_for_is_left_alone(folder: Path) -> None:
+    (sample,) = read_split(write(folder, {**GOOD, "text": 7}), "train", ["image"])
+    assert (sample.text, sample.columns) == (None, {"speaker": "ann"})
+
+
+def test_a_row_may_have_any_number_of_labels(folder: Path) -> None:
+    rows = [{"image_file_name": "a.png", "labels": labels} for labels in (["dog", "cat"], ["cat"], [])]
+    two, one, none = read_split(write(folder, *rows), "train", ["image"], LABELS)
+    assert [sample.labels for sample in (two, one, none)] == [("dog", "cat"), ("cat",), ()]
+    assert two.label == "dog"
+    with pytest.raises(DataError, match=r"line 3 .* no label"):
+        _ = none.label
+
+
+@pytest.fixture
+def masked(folder: Path) -> dict[str, Any]:
+    """A row whose mask has the instances 0, 1, 2 and 7."""
+    Image.fromarray(np.repeat(np.array([0, 1, 2, 7], np.uint8), 16).reshape(8, 8)).save(folder / "mask.png")
+    return {"image_file_name": "a.png", "label": "cat", "mask_file_name": "mask.png"}
+
+
+def test_a_mask_is_every_instance_or_those_named(folder: Path, masked: dict[str, Any]) -> None:
+    rows = masked, {**masked, "mask_values": [1, 7, 9]}, GOOD
+    every, named, none = read_split(write(folder, *rows), "train", ["image"])
+    top_to_bottom = np.repeat([False, True, True, True], 16).reshape(8, 8)
+    np.testing.assert_array_equal(every.mask(), top_to_bottom)
+    top_to_bottom[4:6] = False
+    np.testing.assert_array_equal(named.mask(), top_to_bottom)
+    assert none.mask() is None
+
+
+def test_of_a_mask_with_a_palette_the_index_counts(folder: Path, masked: dict[str, Any]) -> None:
+    with Image.open(folder / "mask.png") as mask:
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 0] + [9] * 15)
+        mask.save(folder / "mask.png")
+    (sample,) = read_split(write(folder, {**masked, "mask_values": [2]}), "train", ["image"])
+    assert (sample.mask() == np.repeat([False, False, True, False], 16).reshape(8, 8)).all()
+
+
+def test_masks_are_left_alone_without_their_image(folder: Path) -> None:
+    row = {**GOOD, "mask_file_name": "missing.png", "mask_values": "all"}
+    (sample,) = read_split(write(folder, row), "train", ["audio"])
+    assert sample.mask() is None
+
+
+def test_bad_text_labels_and_masks_are_listed_with_their_line_numbers(folder: Path, masked: dict[str, Any]) -> None:
+    Image.new("L", (8, 4), 1).save(folder / "small.png")
+    Image.new("RGB", (8, 8)).save(folder / "colour.png")
+    Image.new("L", (8, 8)).save(folder / "mask.jpg")
+    rows = {
+        "text 7 is not a string": {**GOOD, "text": 7},
+        "found the lone surrogate '\\ud83e'; expected characters": b'{"label": "cat", "text": "\\ud83e"}',
+        "both label and labels": {**GOOD, "labels": ["cat"]},
+        "labels 'cat' is not a list of strings": {"image_file_name": "a.png", "labels": "cat"},
+        "labels ['cat', 3] is not a list of strings": {"image_file_name": "a.png", "labels": ["cat", 3]},
+        "labels ['cat', 'cat'] has a label twice": {"image_file_name": "a.png", "labels": ["cat", "cat"]},
+        "unknown label 'mouse'; expected one of cat, dog": {"image_file_name": "a.png", "labels": ["dog", "mouse"]},
+        "small.png: found 8 x 4 pixels; expected the image's 8 x 8": {**masked, "mask_file_name": "small.png"},
+        "colour.png: found pixels of mode RGB; expected a mask of 8 bits": {**masked, "mask_file_name": "colour.png"},
+        "mask.jpg: not a readable PNG": {**masked, "mask_file_name": "mask.jpg"},
+        "mask_file_name 'gone.png': no such file": {**masked, "mask_file_name": "gone.png"},
+        "mask.png: none of the mask_values [3, 9] occurs; found 1, 2, 7": {**masked, "mask_values": [3, 9]},
+        "mask_values [] is not a list": {**masked, "mask_values": []},
+        "mask_values [0, 1] is not a list of integers from 1 to 255": {**masked, "mask_values": [0, 1]},
+        "mask_values [True] is not a list": {**masked, "mask_values": [True]},
+        "mask_values without a mask_file_name": {**GOOD, "mask_values": [1]},
+        "mask_file_name without an image_file_name": {**masked, "image_file_name": None, "text": "where?"},
+        "not JSON": "[" * 100_000,
+    }
+    with pytest.raises(DataError) as caught:
+        read_split(write(folder, *rows.values()), "train", ["image", "text"], LABELS)
+    first, *found = str(caught.value).splitlines()
+    assert f"{len(rows)} bad rows" in first
+    assert len(found) == len(rows)
+    for number, (expected, line) in enumerate(zip(rows, found, strict=True), start=1):
+        assert line.startswith(f"  line {number}: ")
+        assert expected in line
+
+
+def test_a_mask_is_judged_against_the_image_as_it_is_shown(folder: Path, masked: dict[str, Any]) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(folder / "a.jpg", exif=turned)
+    Image.new("L", (4, 8), 1).save(folder / "mask.png")
+    (sample,) = read_split(write(folder, {**masked, "image_file_name": "a.jpg"}), "train", ["image"])
+    mask = sample.mask()
+    assert mask is not None
+    assert mask.shape == sample.load()["image"].shape[:2]
+
+
+def test_each_distinct_file_is_decoded_once(
+    folder: Path, masked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = Image.open
+
+    def count(file: Any, *rest: Any, **more: Any) -> Any:
+        opened.append(Path(file).name)
+        return real(file, *rest, **more)
+
+    monkeypatch.setattr(Image, "open", count)
+    read_split(write(folder, *[masked] * 50), "train", ["image"])
+    assert sorted(opened) == ["a.png", "mask.png"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(folder: Path) -> None:
+    root = write(folder, b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
+    assert len(read_split(root, "train", ["image"])) == 1
