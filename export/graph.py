@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -50,11 +51,12 @@ def export_graph(
     """
     # The exporter takes a batch of one for a constant.
     inputs = {name: torch.cat([tensor, tensor]) for name, tensor in example_inputs.items()}
-    program = _export(_ByPosition(module, tuple(inputs), tuple(output_names)).eval(), inputs, output_names)
+    program = _export(_ByPosition(module, tuple(inputs), tuple(output_names)).eval(), inputs)
     model = onnx.ModelProto()
     model.CopyFrom(program.model_proto)
     _check_batch(model)
     verify_resizes(model, program.exported_program, inputs)
+    _name_outputs(model, output_names)
     _strip_documentation(model)
     append_functions(model)
     _check_domains(model)
@@ -91,13 +93,9 @@ class _ByPosition(nn.Module):
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
-def _export(module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]) -> Any:
-    # It warns on every run of operators of packages that are not installed.
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)
+def _export(module: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _only_errors():
             warnings.simplefilter("ignore")
             return torch.onnx.export(
                 module,
@@ -105,15 +103,41 @@ def _export(module: nn.Module, inputs: Mapping[str, Tensor], output_names: Seque
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(inputs),
-                output_names=list(output_names),
                 dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in inputs),),
                 external_data=False,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(f"the module cannot be exported: {_reason(error)}") from error
+
+
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    """The exporter warns of operators of packages that are not installed, and its optimiser of constants it leaves."""
+    names = ("torch.onnx._internal.exporter._registration", "onnxscript.optimizer._constant_folding")
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
-        registration.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Call the graph's outputs `names`; the exporter would give one a name that a value inside has already."""
+    graph = model.graph
+    renamed = {output.name: name for output, name in zip(graph.output, names, strict=True)}
+    if len(renamed) < len(names):
+        raise ExportError("two outputs of the module are one tensor; return it once")
+    for name in names:
+        renamed.setdefault(name, f"{name}.inner")
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [renamed.get(value, value) for value in values]
+    for value in (*graph.output, *graph.value_info, *graph.initializer):
+        value.name = renamed.get(value.name, value.name)
 
 
 def _reason(error: BaseException) -> str:

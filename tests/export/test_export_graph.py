@@ -187,3 +187,18 @@ class Foreign(nn.Module):
 def test_a_module_that_cannot_be_exported_is_refused_with_the_reason(module: nn.Module, reason: str) -> None:
     with pytest.raises(ExportError, match=reason):
         export_graph(module, {"x": torch.rand(1, 4)}, target=ORT, output_names=["y"])
+
+
+def test_an_output_may_have_a_name_that_the_graph_uses_inside() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(5, 3)
+
+        def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"embedding": self.table(ids).mean(dim=1)}
+
+    module, ids = Model().eval(), torch.tensor([[0, 1], [4, 2]])
+    graph = export_graph(module, {"ids": ids}, target=ORT, output_names=["embedding"])
+    (found,) = onnxruntime.InferenceSession(to_bytes(graph)).run(["embedding"], {"ids": ids.numpy()})
+    np.testing.assert_allclose(found, module(ids)["embedding"].detach().numpy(), rtol=0, atol=1e-6)
