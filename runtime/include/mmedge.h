@@ -28,9 +28,10 @@
  * 1. mme_model_open(), then what describes the model: mme_model_get_info(), mme_model_get_input(),
  * mme_model_get_label().
  * 2. mme_session_create(), once for each thread that runs.
- * 3. For each moment: give every input (mme_session_set_image(), mme_session_set_audio(), mme_session_push_audio() or
- *    mme_session_set_tensor()) or say that it is missing (mme_session_set_absent()); then mme_session_run(); then read
- *    (the result, mme_session_output(), mme_session_timing()). A run uses its inputs up.
+ * 3. For each moment: give every input (mme_session_set_image(), mme_session_set_audio(), mme_session_push_audio(),
+ *    mme_session_set_text() or mme_session_set_tensor()) or say that it is missing (mme_session_set_absent()); then
+ *    mme_session_run(); then read (the result, mme_session_region(), mme_session_output(), mme_session_timing()). A run
+ *    uses its inputs up.
  * 4. mme_session_destroy(), mme_model_close(), in either order: sessions keep what they need of their model.
  *
  * @par Ownership
@@ -59,6 +60,18 @@
  * may run with an older library too as long as the fields that the library does not know are zero; else the call is
  * refused, never half understood. "Since 0.2" marks what 0.1 did not have.
  *
+ * @par Tasks
+ * What a result holds depends on the model's task, mme_model_info.task:
+ *
+ * | task | label, scores, ranking | embedding | mme_session_region() |
+ * |---|---|---|---|
+ * | "classification" | softmax of the classes; of a multi-label model the sigmoid of each, and above_threshold | | |
+ * | "embedding" | none: label is NULL, class_index -1 | the vector, of length 1 where the metric is cosine | |
+ * | "vqa" | softmax of the answers | | the part of the image that the answer rests on |
+ *
+ * Any of them may tell how much it listened to each input: mme_result.input_weights. Embeddings are compared with
+ * mme_similarity_top_k(), or kept under names in a gallery, mme_gallery_create().
+ *
  * @par Streams
  * A live microphone has no end to wait for. mme_session_push_audio() takes samples as they come, in pieces of any
  * length, and computes each hop once; a run sees the last window. Push, set the frame, run: as often as results are
@@ -71,12 +84,10 @@
  *
  * | call | allocates |
  * |---|---|
- * | set_image, set_tensor, set_absent, output, timing, preprocessor_image | nothing |
- * | set_audio, preprocessor_audio | nothing; a clip at another rate than the model's makes its resampler anew |
- * | push_audio, preprocessor_push_audio | nothing, at any rate |
- * | run | nothing of its own; the inference engine may |
- * | mme_similarity_top_k() | nothing for k up to 1024 |
- * | any call that fails | its message |
+ * | set_image, set_text, set_tensor, set_absent, output, region, timing, preprocessor_image, preprocessor_text |
+ * nothing | | set_audio, preprocessor_audio | nothing; a clip at another rate than the model's makes its resampler anew
+ * | | push_audio, preprocessor_push_audio | nothing, at any rate | | run | nothing of its own; the inference engine may
+ * | | mme_similarity_top_k(), mme_gallery_search() | nothing for k up to 1024 | | any call that fails | its message |
  *
  * @par Units
  * Images are measured in pixels, buffers in bytes, rotations in degrees clockwise, sample rates in Hz, audio lengths in
@@ -116,7 +127,7 @@
 #include <stdint.h>
 
 #define MME_API_VERSION_MAJOR 0 /**< Changes when a client must change. */
-#define MME_API_VERSION_MINOR 2 /**< Grows when something is added. */
+#define MME_API_VERSION_MINOR 3 /**< Grows when something is added. */
 /** The version this header is of, as mme_api_version() gives the library's. */
 #define MME_API_VERSION ((MME_API_VERSION_MAJOR << 16) | MME_API_VERSION_MINOR)
 
@@ -238,7 +249,8 @@ typedef enum mme_data_type {
   MME_FLOAT32 = 0, /**< IEEE 754 binary32 */
   MME_FLOAT16 = 1, /**< IEEE 754 binary16; since 0.2, like all that follows */
   MME_UINT8 = 2,   /**< 0 to 255 */
-  MME_INT8 = 3     /**< -128 to 127 */
+  MME_INT8 = 3,    /**< -128 to 127 */
+  MME_INT32 = 4    /**< two's complement, 32 bits; since 0.3 */
 } mme_data_type;
 
 /** A dense tensor in host memory, row-major, without a batch dimension. */
@@ -256,26 +268,56 @@ typedef struct mme_tensor {
 typedef struct mme_input_info {
   size_t struct_size;     /**< sizeof(mme_input_info) */
   const char* name;       /**< what the session's calls take; "" for a preprocessor */
-  const char* modality;   /**< "image" or "audio" */
+  const char* modality;   /**< "image", "audio" or "text" */
   int32_t data_type;      /**< ::mme_data_type */
   size_t rank;            /**< length of shape */
-  const int64_t* shape;   /**< [channels, height, width] of an image, [rows, frames] of audio */
+  const int64_t* shape;   /**< [channels, height, width] of an image, [rows, frames] or [samples] of audio, [tokens] of
+                             text */
   const char* preprocess; /**< its parameters as JSON, for mme_preprocessor_create() */
 } mme_input_info;
 
-/** What one run found. All pointers are owned by the session and valid until its next run or its end. */
+/** What one run found; see Tasks. All pointers are owned by the session and valid until its next run or its end. */
 typedef struct mme_result {
   size_t struct_size;     /**< sizeof(mme_result) */
-  const char* label;      /**< the best class */
-  int32_t class_index;    /**< its index */
-  float score;            /**< its probability, 0 to 1 */
-  size_t class_count;     /**< length of scores */
+  const char* label;      /**< the best class, or answer; NULL where the task has none */
+  int32_t class_index;    /**< its index; -1 where the task has none */
+  float score;            /**< its probability, 0 to 1; 0 where the task has none */
+  size_t class_count;     /**< length of scores; 0 where the task has none */
   const float* scores;    /**< probability per class index */
   const int32_t* ranking; /**< class indices, best first; equal scores by index */
   size_t output_count;    /**< for mme_session_output() */
   size_t timing_count;    /**< for mme_session_timing() */
   size_t ranking_count;   /**< length of ranking: class_count, or the session's top_k; since 0.2 */
+  size_t above_threshold; /**< how many of the first in ranking reach the model's threshold: the labels that apply in a
+                             multi-label model; 0 in others; since 0.3, like all that follows */
+  const float* embedding; /**< embedding_size of them; NULL where the task has none */
+  size_t embedding_size;
+  const float* input_weights; /**< how much the fusion listened to each input, in the order of the model's, summing to
+                                 1, 0 for an absent one; NULL where the model does not tell */
+  size_t input_weight_count;
 } mme_result;
+
+/** The part of an image that an answer rests on. Pointers are owned by the session and valid until its next run or its
+ * end. Since 0.3. */
+typedef struct mme_region {
+  size_t struct_size; /**< sizeof(mme_region) */
+  const char* input;  /**< the image input it is of */
+  size_t rows;        /**< of the map */
+  size_t columns;     /**< of the map */
+  const float* map;   /**< relevance of each cell, 0 to 1, row-major, over what preprocessing took of the frame */
+  float map_x;        /**< left edge of the map in pixels of the upright frame; it may lie outside where a frame was
+                         padded */
+  float map_y;        /**< its upper edge */
+  float map_width;    /**< its width */
+  float map_height;   /**< its height */
+  float threshold;    /**< relevance from which a cell belongs to the box */
+  float score;        /**< the largest relevance */
+  float x;      /**< the box around the cells from the threshold on that hang together with the most relevant one, in
+                   pixels of the upright frame and inside it: left edge */
+  float y;      /**< its upper edge */
+  float width;  /**< its width; 0 where no cell reaches the threshold */
+  float height; /**< its height; 0 likewise */
+} mme_region;
 
 /** One stage of the last run. */
 typedef struct mme_timing {
@@ -315,11 +357,15 @@ typedef struct mme_model_options {
 typedef struct mme_model_info {
   size_t struct_size;   /**< sizeof(mme_model_info) */
   const char* name;     /**< of the bundle */
-  const char* task;     /**< "classification" */
+  const char* task;     /**< "classification", "embedding" or "vqa" */
   const char* engine;   /**< engine, version and where it was found */
   const char* manifest; /**< the whole manifest as JSON */
   size_t input_count;   /**< for mme_model_get_input() */
   size_t label_count;   /**< for mme_model_get_label() */
+  const char* metric;   /**< "cosine" or "euclidean", which compares the embeddings; NULL where the task has none; since
+                           0.3, like all that follows */
+  size_t embedding_size;    /**< floats in an embedding; 0 where the task has none */
+  const char* graph_sha256; /**< of the graph, in hexadecimal: embeddings of two models cannot be compared */
 } mme_model_info;
 
 /** Check the bundle directory at `path` without loading it: its manifest, every file's hash, that no path leaves it.
@@ -420,6 +466,14 @@ MME_API mme_status mme_session_push_audio(mme_session* session, const char* inpu
  * @retval MME_INVALID_ARGUMENT there is no such input, or it takes no audio */
 MME_API mme_status mme_session_reset_audio(mme_session* session, const char* input);
 
+/** Turn UTF-8 text of `size` bytes into the tokens of input `input` for the next run; 0 bytes are an empty text, which
+ * is present. Text beyond the input's number of tokens is cut off. After a fault the input is unset. Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live session
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT there is no such input, it takes no text, or text is NULL with a size
+ * @retval MME_BAD_INPUT the text is not valid UTF-8; the message gives the byte */
+MME_API mme_status mme_session_set_text(mme_session* session, const char* input, const char* text, size_t size);
+
 /** Copy a ready tensor into input `input` for the next run. After a fault the input is unset.
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it
@@ -449,6 +503,13 @@ MME_API mme_status mme_session_run(mme_session* session, mme_result* result);
  * @retval MME_NOT_READY there was no run yet, or the last one failed */
 MME_API mme_status mme_session_output(mme_session* session, size_t index, mme_tensor* output);
 
+/** The region of the last run's answer. Pointers are valid until the next run. Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live session
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT the model's task gives no region, or region is NULL
+ * @retval MME_NOT_READY there was no run yet, the last one failed, or its image was absent or set as a tensor */
+MME_API mme_status mme_session_region(mme_session* session, mme_region* region);
+
 /** Stage `index` of the last run, 0 to timing_count - 1. Pointers are valid until the next run.
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it
@@ -467,6 +528,13 @@ typedef struct mme_preprocessor mme_preprocessor;
  * @retval MME_INVALID_ARGUMENT an argument is NULL, it is not JSON, or a key is missing, unknown or none of its values
  */
 MME_API mme_status mme_preprocessor_create(const char* parameters, mme_preprocessor** preprocessor);
+
+/** As mme_preprocessor_create(), for parameters that name files, such as a tokenizer: `directory` is where they lie,
+ * and none may lie outside it. Since 0.3.
+ * @retval MME_INVALID_ARGUMENT as in mme_preprocessor_create(), or a file is missing, outside, or not what it should be
+ */
+MME_API mme_status mme_preprocessor_create_in(const char* parameters, const char* directory,
+                                              mme_preprocessor** preprocessor);
 
 /** Release a preprocessor and its last tensor.
  * @retval MME_INVALID_HANDLE it is not a live preprocessor
@@ -492,6 +560,15 @@ MME_API mme_status mme_preprocessor_image(mme_preprocessor* preprocessor, const 
  * @retval MME_INVALID_ARGUMENT it makes no audio, tensor is NULL, or as in mme_session_set_audio()
  * @retval MME_BAD_INPUT as in mme_session_set_audio() */
 MME_API mme_status mme_preprocessor_audio(mme_preprocessor* preprocessor, const mme_audio* audio, mme_tensor* tensor);
+
+/** Turn UTF-8 text of `size` bytes into a tensor of tokens, owned by the preprocessor and valid until its next call.
+ * Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live preprocessor
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT it makes no text, tensor is NULL, or as in mme_session_set_text()
+ * @retval MME_BAD_INPUT as in mme_session_set_text() */
+MME_API mme_status mme_preprocessor_text(mme_preprocessor* preprocessor, const char* text, size_t size,
+                                         mme_tensor* tensor);
 
 /** Feed samples of a stream; the tensor holds the frames they completed, float32 [rows, frames], frames possibly 0. The
  * frames of all pushes and of mme_preprocessor_end_audio() together equal those of the whole clip, to the bit.
@@ -542,6 +619,80 @@ typedef struct mme_search {
  * @retval MME_BAD_INPUT the query holds NaN or infinity */
 MME_API mme_status mme_similarity_top_k(const mme_search* search, const float* query, size_t k, int64_t* indices,
                                         float* scores, size_t* found);
+
+/** @} */
+/** @defgroup gallery Gallery
+ * @{ */
+
+/** Named embeddings: who or what was enrolled. A name may have several. It serves one call at a time. Since 0.3. */
+typedef struct mme_gallery mme_gallery;
+
+/** What a gallery holds. Since 0.3. */
+typedef struct mme_gallery_info {
+  size_t struct_size; /**< sizeof(mme_gallery_info) */
+  size_t dimension;   /**< floats in an embedding */
+  int32_t metric;     /**< ::mme_metric */
+  const char* model;  /**< the mme_model_info.graph_sha256 its embeddings are of, or ""; valid until it is destroyed */
+  size_t count;       /**< embeddings */
+} mme_gallery_info;
+
+/** One that was found. Since 0.3. */
+typedef struct mme_match {
+  size_t struct_size; /**< sizeof(mme_match) */
+  const char* name;   /**< under which it was enrolled; valid until the gallery changes or is destroyed */
+  float score;        /**< of the name's best embedding, as mme_similarity_top_k() gives it */
+} mme_match;
+
+/** Make an empty gallery, which the caller must destroy. `model` is the mme_model_info.graph_sha256 of the model its
+ * embeddings will be of, kept with it; NULL: not said. Since 0.3.
+ * @retval MME_INVALID_ARGUMENT gallery is NULL, metric is no ::mme_metric, or dimension is 0 or above 65536 */
+MME_API mme_status mme_gallery_create(size_t dimension, int32_t metric, const char* model, mme_gallery** gallery);
+
+/** Read the file `path` that mme_gallery_save() wrote into a new gallery, which the caller must destroy. Since 0.3.
+ * @retval MME_INVALID_ARGUMENT path or gallery is NULL
+ * @retval MME_BAD_INPUT it is missing, damaged, or of a newer version */
+MME_API mme_status mme_gallery_load(const char* path, mme_gallery** gallery);
+
+/** Write the gallery to the file `path`, in whole or not at all: an older file there stays until the new one is
+ * complete. Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live gallery
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT path is NULL, or nothing can be written there */
+MME_API mme_status mme_gallery_save(mme_gallery* gallery, const char* path);
+
+/** Release a gallery.
+ * @retval MME_INVALID_HANDLE it is not a live gallery
+ * @retval MME_BUSY another call uses it; it lives on */
+MME_API mme_status mme_gallery_destroy(mme_gallery* gallery);
+
+/** Describe a gallery. Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live gallery
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT info is NULL */
+MME_API mme_status mme_gallery_get_info(mme_gallery* gallery, mme_gallery_info* info);
+
+/** Add a copy of `embedding`, `size` floats, under `name`, valid UTF-8 of 1 to 1024 bytes. Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live gallery
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT name or embedding is NULL, the name is none, or size is not the gallery's dimension
+ * @retval MME_BAD_INPUT an element is NaN or infinite */
+MME_API mme_status mme_gallery_enroll(mme_gallery* gallery, const char* name, const float* embedding, size_t size);
+
+/** Remove every embedding of `name`. Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live gallery
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT name is NULL, or nothing was enrolled under it */
+MME_API mme_status mme_gallery_remove(mme_gallery* gallery, const char* name);
+
+/** The k names nearest to `embedding`, best first, equal scores by the order of enrolment. Writes as many entries as
+ * there are names, at most k, to `matches`, which holds k with struct_size set in the first, and that number to *found.
+ * Since 0.3.
+ * @retval MME_INVALID_HANDLE it is not a live gallery
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT an argument is NULL, k is 0, or size is not the gallery's dimension
+ * @retval MME_BAD_INPUT an element is NaN or infinite */
+MME_API mme_status mme_gallery_search(mme_gallery* gallery, const float* embedding, size_t size, size_t k,
+                                      mme_match* matches, size_t* found);
 
 /** @} */
 /* [/binding] */
