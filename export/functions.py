@@ -19,12 +19,15 @@ VERSION = 1
 ABSENT_SCORE = -65504
 
 
-def gated_fusion(modalities: int, opset: int) -> onnx.FunctionProto:
+def gated_fusion(modalities: int, opset: int, *, alpha: bool = False) -> onnx.FunctionProto:
     """The body of `mmedge::GatedFusion` for a number M of modalities.
 
     Inputs: `presence` bool [B, M], then for each modality m: `x` [B, F_m], `weight` [D, F_m], `bias` [D],
     `norm_weight` [D], `norm_bias` [D], `gate_weight` [1, D], `gate_bias` [1]. Attribute: `epsilon` (float) of
-    the layer norms. Output: `y` [B, D].
+    the layer norms. Outputs: `y` [B, D] and, if asked for, `alpha` [B, M].
+
+    A node must have as many outputs as the body; one that leaves `alpha` out in a graph where another does not gives it
+    an empty name. (ONNX's shape inference refuses a node of fewer, and ONNX Runtime 1.23 aborts on one.)
 
         h_m = ReLU(LayerNorm_m(x_m weight_m' + bias_m))
         s_m = h_m gate_weight_m' + gate_bias_m
@@ -61,7 +64,13 @@ def gated_fusion(modalities: int, opset: int) -> onnx.FunctionProto:
     for node in nodes:
         node.name = f"GatedFusion/{node.output[0]}"
     return helper.make_function(
-        DOMAIN, "GatedFusion", inputs, ["y"], nodes, [helper.make_opsetid("", opset)], attributes=["epsilon"]
+        DOMAIN,
+        "GatedFusion",
+        inputs,
+        ["y", "alpha"][: 1 + alpha],
+        nodes,
+        [helper.make_opsetid("", opset)],
+        attributes=["epsilon"],
     )
 
 
@@ -74,13 +83,14 @@ def append_functions(model: onnx.ModelProto) -> None:
     """
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     bodies: dict[str, onnx.FunctionProto] = {}
-    for node in model.graph.node:
-        if node.domain != DOMAIN:
-            continue
+    fused = [node for node in model.graph.node if node.domain == DOMAIN]
+    outputs = max((len(node.output) for node in fused), default=1)
+    for node in fused:
         modalities, rest = divmod(len(node.input) - 1, 7)
         if node.op_type != "GatedFusion" or modalities < 1 or rest:
             raise ExportError(f"node {node.name!r}: no body for {DOMAIN}::{node.op_type} with {len(node.input)} inputs")
-        body = gated_fusion(modalities, opset)
+        body = gated_fusion(modalities, opset, alpha=outputs > 1)
+        node.output.extend([""] * (outputs - len(node.output)))
         if len(bodies.setdefault(node.op_type, body).input) != len(body.input):
             raise ExportError(
                 f"node {node.name!r} fuses {modalities} modalities, an earlier {node.op_type} another number:"

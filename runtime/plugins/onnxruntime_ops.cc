@@ -124,13 +124,9 @@ class GatedFusionKernel {
       }
       modalities[m].x = x.data;
     }
-    const int64_t shape[] = {static_cast<int64_t>(rows), static_cast<int64_t>(dimension)};
-    OrtValue* output = nullptr;
-    void* y = nullptr;
-    check(api_, api_->KernelContext_GetOutput(context, 0, shape, 2, &output));
-    check(api_, api_->GetTensorMutableData(output, &y));
-    compute(context, {modalities, static_cast<const uint8_t*>(present), static_cast<float*>(y), dimension, epsilon_},
-            rows);
+    float* const y = output(context, 0, rows, dimension);
+    float* const alpha = output(context, 1, rows, modalities.size());
+    compute(context, {modalities, static_cast<const uint8_t*>(present), y, alpha, dimension, epsilon_}, rows);
   }
 
  private:
@@ -138,6 +134,20 @@ class GatedFusionKernel {
     const OrtValue* value = nullptr;
     check(api_, api_->KernelContext_GetInput(context, index, &value));
     return value;
+  }
+
+  // NULL where the node leaves the output out.
+  float* output(OrtKernelContext* context, size_t index, size_t rows, size_t columns) const {
+    size_t count = 0;
+    check(api_, api_->KernelContext_GetOutputCount(context, &count));
+    if (index >= count) return nullptr;
+    const int64_t shape[] = {static_cast<int64_t>(rows), static_cast<int64_t>(columns)};
+    OrtValue* value = nullptr;
+    check(api_, api_->KernelContext_GetOutput(context, index, shape, 2, &value));
+    if (value == nullptr) return nullptr;
+    void* data = nullptr;
+    check(api_, api_->GetTensorMutableData(value, &data));
+    return static_cast<float*>(data);
   }
 
   // Whether all six parameters of modality m are constants of the graph, and those.
@@ -213,7 +223,8 @@ struct Release {
   void operator()(T* object) const { release(object); }
 };
 
-// y is [B, D]: B as presence has it, D as the first bias does.
+// y is [B, D]: B as presence has it, D as the first bias does. Nothing is said of alpha: the context does not tell
+// whether the node has it, and must not be asked for an output that is left out.
 OrtStatus* infer_shape(const OrtCustomOp* op, OrtShapeInferContext* context) {
   const OrtApi* api = static_cast<const Operator*>(op)->api;
   return guarded(api, [&] {
@@ -264,9 +275,11 @@ Operator gated_fusion_operator(const OrtApi* api) {
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return static_cast<int>(kInputsPerModality); };
   op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 2; };
   op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index == 0 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+  };
   op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
   op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
   op.InferOutputShapeFn = infer_shape;

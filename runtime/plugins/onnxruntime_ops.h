@@ -2,7 +2,8 @@
 //
 //   GatedFusion   kernels/gated_fusion. Inputs: presence bool [B, M], then for each of the M modalities x [B, F_m],
 //                 weight [D, F_m], bias [D], norm_weight [D], norm_bias [D], gate_weight [1, D], gate_bias [1].
-//                 Attribute: epsilon, 1e-5 if not given. Output: y [B, D].
+//                 Attribute: epsilon, 1e-5 if not given. Outputs: y [B, D], and alpha [B, M], which a node may leave
+//                 out.
 //
 // For float32 graphs only: where an operator is registered, ONNX Runtime no longer looks at the function body a graph
 // carries, and refuses a graph that uses the operator with another type (INVALID_GRAPH). Register it for sessions that

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import make_bundles
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmedge.export.errors import ExportError
-from mmedge.export.functions import gated_fusion
+from mmedge.export.functions import append_functions, gated_fusion
 from mmedge.export.graph import export_graph, to_bytes
 from mmedge.export.targets import TARGETS, check_versions, find_target
 from mmedge.models import FusedModel, MmedgeConfig
@@ -72,6 +73,34 @@ def test_the_fusion_is_one_node_and_its_body_comes_with_the_graph(fused_graph: o
     assert [(f.domain, f.name) for f in fused_graph.functions] == [("mmedge", "GatedFusion")]
     reread = onnx.load_from_string(to_bytes(fused_graph))
     assert reread.functions[-1] == gated_fusion(3, 18)
+
+
+def test_a_node_without_weights_beside_one_with_them_shares_their_body() -> None:
+    info, single = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    shapes: dict[str, list[int | str]] = {"x": ["batch", 3], "weight": [4, 3], "gate_weight": [1, 4], "gate_bias": [1]}
+    shapes |= {name: [4] for name in ("bias", "norm_weight", "norm_bias")}
+    names = ["presence", "x", "weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate_bias"]
+    node = partial(onnx.helper.make_node, "GatedFusion", names, domain="mmedge", epsilon=1e-5)
+    graph = onnx.helper.make_graph(
+        [node(["first"], name="plain"), node(["second", "alpha"], name="weighed")],
+        "twice",
+        [info("presence", onnx.TensorProto.BOOL, ["batch", 1]), *(info(n, single, shapes[n]) for n in names[1:])],
+        [
+            info("first", single, ["batch", 4]),
+            info("second", single, ["batch", 4]),
+            info("alpha", single, ["batch", 1]),
+        ],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    append_functions(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [list(function.output) for function in model.functions] == [["y", "alpha"]]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    random = np.random.default_rng(0)
+    feeds = {n: random.normal(size=[2 if d == "batch" else d for d in s]).astype("f") for n, s in shapes.items()}
+    first, second, alpha = session.run(None, feeds | {"presence": np.array([[True], [False]])})
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(alpha, [[1], [0]])
 
 
 def test_a_sum_fusion_of_one_modality_is_plain_operators() -> None:

@@ -35,8 +35,10 @@ def make_parameters(features: list[int], dim: int, seed: int = 0) -> Arrays:
     return arrays
 
 
-def make_model(features: list[int], parameters: Arrays, constant: set[int]) -> bytes:
-    """A graph of one node; the parameters of the modalities in `constant` are initialisers, the others inputs."""
+def make_model(features: list[int], parameters: Arrays, constant: set[int], outputs: tuple[str, ...] = ("y",)) -> bytes:
+    """A graph of one node; the parameters of the modalities in `constant` are initialisers, the others inputs.
+    `outputs` are the node's; "" is one left out.
+    """
     dim = len(parameters["bias_0"])
     inputs = [onnx.helper.make_tensor_value_info("presence", onnx.TensorProto.BOOL, ["batch", len(features)])]
     initializers, names = [], ["presence"]
@@ -50,11 +52,16 @@ def make_model(features: list[int], parameters: Arrays, constant: set[int]) -> b
             else:
                 info = onnx.helper.make_tensor_value_info(f"{name}_{m}", onnx.TensorProto.FLOAT, array.shape)
                 inputs.append(info)
-    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", dim])
-    node = onnx.helper.make_node("GatedFusion", names, ["y"], domain="mmedge", epsilon=1e-5)
-    graph = onnx.helper.make_graph([node], "fusion", inputs, [output], initializers)
+    sizes = {"y": dim, "alpha": len(features)}
+    ports = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", sizes[name]])
+        for name in outputs
+        if name
+    ]
+    node = onnx.helper.make_node("GatedFusion", names, outputs, domain="mmedge", epsilon=1e-5)
+    graph = onnx.helper.make_graph([node], "fusion", inputs, ports, initializers)
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("mmedge", 1)]
-    body = gated_fusion(len(features), 18)
+    body = gated_fusion(len(features), 18, alpha=len(outputs) > 1)
     model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[body], ir_version=8)
     return bytes(model.SerializeToString())
 
@@ -74,10 +81,15 @@ def make_inputs(features: list[int], presence: npt.NDArray[np.bool_], seed: int 
     return {"presence": presence, **xs}
 
 
-def run(session: onnxruntime.InferenceSession, feeds: Arrays) -> npt.NDArray[np.float32]:
+def run_all(session: onnxruntime.InferenceSession, feeds: Arrays) -> list[npt.NDArray[np.float32]]:
     wanted = {port.name for port in session.get_inputs()}
-    (found,) = session.run(None, {name: array for name, array in feeds.items() if name in wanted})
-    return np.asarray(found)
+    found = session.run(None, {name: array for name, array in feeds.items() if name in wanted})
+    return [np.asarray(array) for array in found]
+
+
+def run(session: onnxruntime.InferenceSession, feeds: Arrays) -> npt.NDArray[np.float32]:
+    (found,) = run_all(session, feeds)
+    return found
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,11 +102,30 @@ def test_the_operator_computes_what_its_function_body_does(data: st.DataObject) 
     flags = st.lists(st.booleans(), min_size=batch * len(features), max_size=batch * len(features))
     presence = np.array(data.draw(flags, label="presence")).reshape(batch, len(features))
     parameters = make_parameters(features, dim, seed=dim)
-    model = make_model(features, parameters, constant)
+    model = make_model(features, parameters, constant, ("y", "alpha"))
     feeds = parameters | make_inputs(features, presence)
-    expected = run(make_session(model, fused=False), feeds)
+    expected = run_all(make_session(model, fused=False), feeds)
+    found = run_all(make_session(model, fused=True), feeds)
     # With the smallest D a layer norm is a step function: where a difference is next to nothing, rounding decides.
-    np.testing.assert_allclose(run(make_session(model, fused=True), feeds), expected, rtol=1e-5, atol=1e-5)
+    for array, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[1].sum(axis=1), presence.any(axis=1), atol=1e-6)
+    assert not found[1][~presence].any()
+
+
+@pytest.mark.parametrize("outputs", [("y",), ("y", ""), ("y", "alpha")], ids=["left out", "unnamed", "given"])
+def test_the_second_output_may_be_left_out_and_changes_nothing(outputs: tuple[str, ...]) -> None:
+    features, dim, batch = [20, 33], 40, 70
+    presence = np.random.default_rng(5).random((batch, 2)) < 0.6
+    parameters = make_parameters(features, dim)
+    feeds = make_inputs(features, presence)
+    plain = run(make_session(make_model(features, parameters, {0, 1}), fused=True), feeds)
+    model = make_model(features, parameters, {0, 1}, outputs)
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    for fused in (True, False):
+        found = run_all(make_session(model, fused=fused, threads=2), feeds)
+        assert len(found) == sum(map(bool, outputs))
+        np.testing.assert_allclose(found[0], plain, rtol=0, atol=0 if fused else 1e-5)
 
 
 @pytest.mark.parametrize("constant", [{0, 1, 2}, set(), {1}], ids=["constant", "computed", "mixed"])

@@ -9,11 +9,12 @@
 //   then over those modalities
 //   5. alpha = softmax s
 //   6. y = sum of alpha_m h_m; zero where no modality is present
+// alpha is written too where it is asked for, 0 for an absent modality.
 // An absent modality's x is never read: it may hold anything. A NaN in a present one reaches y.
 //
-// | x, weights, y | presence | sums    |
-// |---------------|----------|---------|
-// | float32       | bytes    | float32 |
+// | x, weights, y, alpha | presence | sums    |
+// |----------------------|----------|---------|
+// | float32              | bytes    | float32 |
 //
 // Rounding: products and sums of step 1 in another order than a BLAS takes, variance in two passes. Within 1e-5 of
 // float64 for features and weights of the size training leaves them at.
@@ -50,6 +51,7 @@ struct Fusion {
   std::span<const FusionModality> modalities;
   const uint8_t* presence;  // [B, modalities], not 0: present
   float* y;                 // [B, D]
+  float* alpha;             // [B, modalities], or NULL
   size_t dimension;         // D, at least 1
   float epsilon;
 };

@@ -192,7 +192,7 @@ float normalize(const FusionModality& modality, size_t dimension, float epsilon,
   return score + *modality.gate_bias;
 }
 
-// Steps 5 and 6 for one row. `h` is [modalities, columns]; the scores become the softmax's numerators.
+// Steps 5 and 6 for one row. `h` is [modalities, columns]; the scores become alpha.
 void combine(const uint8_t* presence, float* scores, size_t modalities, const float* HWY_RESTRICT h, size_t columns,
              size_t dimension, float* HWY_RESTRICT y) {
   const Floats d;
@@ -208,9 +208,7 @@ void combine(const uint8_t* presence, float* scores, size_t modalities, const fl
     scores[m] = std::exp(scores[m] - most);
     sum += scores[m];
   }
-  for (size_t m = 0; m < modalities; ++m) {
-    if (presence[m] != 0) scores[m] /= sum;
-  }
+  for (size_t m = 0; m < modalities; ++m) scores[m] = presence[m] != 0 ? scores[m] / sum : 0.0F;
   for (size_t i = 0; i < dimension; i += kLanes) {
     Vector mixed = hn::Zero(d);
     for (size_t m = 0; m < modalities; ++m) {
@@ -254,6 +252,7 @@ void run(const Fusion& fusion, size_t first, size_t last, float* scratch) {
     combine(presence + r * modalities, scores + r * modalities, modalities, scratch + r * modalities * columns, columns,
             fusion.dimension, fusion.y + (first + r) * fusion.dimension);
   }
+  if (fusion.alpha != nullptr) std::copy_n(scores, count * modalities, fusion.alpha + first * modalities);
 }
 
 }  // namespace
