@@ -1,6 +1,8 @@
-"""Write small bundles for the tests: a real exported model, with random weights, and a broken twin.
+"""Write small bundles for the tests: a real exported model, with random weights, a broken twin, and graphs made by hand
+whose results can be told from their inputs.
 
-python tests/make_bundles.py FOLDER   ->  FOLDER/digits.mme, FOLDER/nan.mme (its last bias is NaN)
+python tests/make_bundles.py FOLDER   ->  FOLDER/digits.mme, FOLDER/nan.mme (its last bias is NaN),
+                                          FOLDER/multilabel.mme, FOLDER/embedding.mme, FOLDER/vqa.mme
 """
 
 from __future__ import annotations
@@ -110,6 +112,127 @@ def write(model: Any, destination: Path, **options: Any) -> None:
     export_bundle(model, destination, **arguments)
 
 
+# Of the graphs made by hand. The pixels' levels, 0 to 1, as they are.
+LEVELS = {**IMAGE, "width": 8, "height": 6, "mean": [0.0], "std": [1.0]}
+COLORS = ["red", "green", "blue"]
+ANSWERS = ["left", "right", "nowhere"]
+
+
+def multilabel_graph() -> tuple[Any, dict[str, Any]]:
+    """From an RGB frame of 2 x 2: the logit of each colour is 8 times its mean level, less 4."""
+    from onnx import helper
+
+    image = {**LEVELS, "width": 2, "height": 2, "channels": "rgb", "mean": [0.0] * 3, "std": [1.0] * 3}
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["levels"], axes=[2, 3], keepdims=0),
+        helper.make_node("Mul", ["levels", "eight"], ["scaled"]),
+        helper.make_node("Sub", ["scaled", "four"], ["logits"]),
+    ]
+    model = hand_made(nodes, {"image": [3, 2, 2]}, {"logits": [3]}, {"eight": 8.0, "four": 4.0})
+    return model, {
+        "task": "classification",
+        "multi_label": True,
+        "threshold": 0.75,
+        "inputs": [("image", "image", [3, 2, 2], image)],
+        "outputs": [("logits", "logits", [3])],
+        "labels": COLORS,
+    }
+
+
+def embedding_graph() -> tuple[Any, dict[str, Any]]:
+    """From grey frames of 2 x 2: the embedding is their levels side by side, and the weights are shared evenly."""
+    from onnx import helper
+
+    image = {**LEVELS, "width": 2, "height": 2}
+    nodes = [
+        helper.make_node("Flatten", ["front"], ["one"]),
+        helper.make_node("Flatten", ["back"], ["two"]),
+        helper.make_node("Concat", ["one", "two"], ["embedding"], axis=1),
+        helper.make_node("Cast", ["presence"], ["present"], to=1),
+        helper.make_node("ReduceSum", ["present", "last"], ["count"], keepdims=1),
+        helper.make_node("Div", ["present", "count"], ["weights"]),
+    ]
+    shapes = {"front": [1, 2, 2], "back": [1, 2, 2]}
+    model = hand_made(nodes, shapes, {"embedding": [8], "weights": [2]}, {"last": [1]})
+    return model, {
+        "task": "embedding",
+        "metric": "cosine",
+        "inputs": [(name, "image", shape, image) for name, shape in shapes.items()],
+        "outputs": [("weights", "modality_weights", [2]), ("embedding", "embedding", [8])],
+        "labels": [],
+    }
+
+
+def vqa_graph() -> tuple[Any, dict[str, Any]]:
+    """From a grey frame, letterboxed to 8 x 6, and a clip: the relevance is the picture, and the logits are the mean
+    level of its left half, of its right half, and 0, from the clip.
+    """
+    from onnx import helper
+
+    image = {**LEVELS, "fit": "letterbox"}
+    nodes = [
+        helper.make_node("Squeeze", ["image", "first"], ["relevance"]),
+        helper.make_node("Split", ["image"], ["left", "right"], axis=3),
+        helper.make_node("ReduceMean", ["left"], ["left_mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["right"], ["right_mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["audio"], ["loudness"], axes=[2], keepdims=0),
+        helper.make_node("ReduceMean", ["loudness"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Concat", ["left_mean", "right_mean", "nothing"], ["logits"], axis=1),
+    ]
+    shapes = {"image": [1, 6, 8], "audio": [40, 101]}
+    model = hand_made(nodes, shapes, {"relevance": [6, 8], "logits": [3]}, {"first": [1], "zero": 0.0})
+    return model, {
+        "task": "vqa",
+        "inputs": [("image", "image", shapes["image"], image), ("audio", "audio", shapes["audio"], LOG_MEL)],
+        "outputs": [("relevance", "relevance", [6, 8]), ("logits", "logits", [3])],
+        "labels": ANSWERS,
+    }
+
+
+def hand_made(nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], constants: dict[str, Any]) -> Any:
+    """A model of these nodes, with a presence mask that it may leave unread."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def port(name: str, shape: list[int], kind: int = TensorProto.FLOAT) -> Any:
+        return helper.make_tensor_value_info(name, kind, ["batch", *shape])
+
+    tensors = [
+        numpy_helper.from_array(np.array(value, np.int64 if isinstance(value, list) else np.float32), name)
+        for name, value in constants.items()
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [*(port(*entry) for entry in inputs.items()), port("presence", [len(inputs)], TensorProto.BOOL)],
+        [port(*entry) for entry in outputs.items()],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def write_hand_made(folder: Path, model: Any, parts: dict[str, Any]) -> None:
+    """A bundle of a graph made by hand; `parts` are the manifest's, inputs and outputs as tuples."""
+    import shutil
+
+    from mmedge.export.bundle import write_bundle
+    from mmedge.runtime.manifest import Graph, Input, Manifest, Output
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    inputs = [Input(name=n, modality=m, shape=s, preprocess=p) for n, m, s, p in parts["inputs"]]
+    outputs = [Output(name=n, kind=k, shape=s) for n, k, s in parts["outputs"]]
+    graph = Graph(path="model.onnx", precision="fp32", target="onnxruntime", opset=17, ir_version=8)
+    manifest = Manifest(
+        name=folder.stem,
+        presence="presence",
+        graphs=[graph],
+        files={},
+        **{**parts, "inputs": inputs, "outputs": outputs},
+    )
+    write_bundle(folder, manifest, {"model.onnx": model.SerializeToString()})
+
+
 def main(folder: Path) -> None:
     import shutil
 
@@ -128,6 +251,8 @@ def main(folder: Path) -> None:
     shutil.rmtree(broken, ignore_errors=True)
     broken.mkdir()
     write_bundle(broken, read_manifest(digits), {"model.onnx": graph.SerializeToString()})
+    for name, make in (("multilabel", multilabel_graph), ("embedding", embedding_graph), ("vqa", vqa_graph)):
+        write_hand_made(folder / f"{name}.mme", *make())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 #include "bundle.h"
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
+#include <utility>
 
 #include "error.h"
 #include "sha256.h"
@@ -61,6 +64,77 @@ std::vector<int64_t> read_shape(const json& value) {
   return shape;
 }
 
+constexpr std::pair<OutputKind, const char*> kKinds[] = {{OutputKind::kLogits, "logits"},
+                                                         {OutputKind::kEmbedding, "embedding"},
+                                                         {OutputKind::kRelevance, "relevance"},
+                                                         {OutputKind::kModalityWeights, "modality_weights"}};
+
+OutputKind read_kind(const std::string& name) {
+  for (const auto& [kind, known] : kKinds) {
+    if (name == known) return kind;
+  }
+  fail(MME_BUNDLE_INVALID, "output kind \"", name, "\" is not known");
+}
+
+// Half, if the manifest is silent.
+float read_probability(const json& manifest, const char* key) {
+  const auto value = manifest.value(key, 0.5);
+  if (!(value >= 0 && value <= 1)) fail(MME_BUNDLE_INVALID, key, " is ", value, "; expected 0 to 1");
+  return static_cast<float>(value);
+}
+
+// The shape of the output of a kind that the task has exactly one of; -1 stands for any size.
+void check_output(const Bundle& bundle, OutputKind kind, const std::vector<int64_t>& expected) {
+  const char* name =
+      std::find_if(std::begin(kKinds), std::end(kKinds), [&](auto& k) { return k.first == kind; })->second;
+  const auto index = bundle.output(kind);
+  if (!index) fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" needs an output of kind ", name);
+  const BundleOutput& output = bundle.outputs[*index];
+  const bool fits = std::equal(output.shape.begin(), output.shape.end(), expected.begin(), expected.end(),
+                               [](int64_t found, int64_t wanted) { return wanted == -1 || found == wanted; });
+  if (!fits) {
+    fail(MME_BUNDLE_INVALID, "output \"", output.name, "\" of kind ", name, " has shape ", json(output.shape).dump(),
+         "; expected ", json(expected).dump(), ", where -1 stands for any size");
+  }
+}
+
+// What each task has: its outputs, and settings that say nothing to another.
+void check_task(const Bundle& bundle) {
+  if (bundle.inputs.empty() || bundle.outputs.empty()) fail(MME_BUNDLE_INVALID, "it has no inputs or no outputs");
+  const auto count = [](size_t size) { return static_cast<int64_t>(size); };
+  size_t expected = 1;
+  if (bundle.task == "embedding") {
+    check_output(bundle, OutputKind::kEmbedding, {-1});
+    if (bundle.metric != "cosine" && bundle.metric != "euclidean") {
+      fail(MME_BUNDLE_INVALID, "metric is \"", bundle.metric, "\"; expected \"cosine\" or \"euclidean\"");
+    }
+  } else if (bundle.task == "classification" || bundle.task == "vqa") {
+    if (bundle.labels.empty()) fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" needs labels");
+    check_output(bundle, OutputKind::kLogits, {count(bundle.labels.size())});
+    if (!bundle.metric.empty()) fail(MME_BUNDLE_INVALID, "a metric is given; only task \"embedding\" has one");
+  } else {
+    fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" is not known");
+  }
+  if (bundle.task == "vqa") {
+    check_output(bundle, OutputKind::kRelevance, {-1, -1});
+    ++expected;
+    const auto images = std::count_if(bundle.inputs.begin(), bundle.inputs.end(),
+                                      [](const BundleInput& input) { return input.modality == "image"; });
+    if (images != 1) fail(MME_BUNDLE_INVALID, "task \"vqa\" has ", images, " image inputs; expected one");
+  }
+  if (bundle.output(OutputKind::kModalityWeights)) {
+    check_output(bundle, OutputKind::kModalityWeights, {count(bundle.inputs.size())});
+    ++expected;
+  }
+  if (bundle.outputs.size() != expected) {
+    fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" has ", bundle.outputs.size(), " outputs; expected ", expected,
+         ", one of each of its kinds");
+  }
+  if (bundle.multi_label && bundle.task != "classification") {
+    fail(MME_BUNDLE_INVALID, "multi_label is set; only task \"classification\" has it");
+  }
+}
+
 void check_files(const fs::path& directory, const json& manifest, Bundle& bundle) {
   const auto graph = manifest.at("graphs").at(0).at("path").get<std::string>();
   bundle.precision = manifest.at("graphs").at(0).at("precision").get<std::string>();
@@ -92,17 +166,24 @@ void read_manifest(const json& manifest, Bundle& bundle) {
                              input.value("dtype", "float32"), read_shape(input.at("shape")), input.at("preprocess")});
   }
   for (const json& output : manifest.at("outputs")) {
-    bundle.outputs.push_back({output.at("name").get<std::string>(), read_shape(output.at("shape"))});
+    bundle.outputs.push_back({output.at("name").get<std::string>(), read_kind(output.at("kind").get<std::string>()),
+                              read_shape(output.at("shape"))});
   }
   bundle.labels = manifest.at("labels").get<std::vector<std::string>>();
-  if (bundle.task != "classification") fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" is not known");
-  if (bundle.inputs.empty() || bundle.outputs.empty()) fail(MME_BUNDLE_INVALID, "it has no inputs or no outputs");
-  if (bundle.outputs[0].shape != std::vector<int64_t>{static_cast<int64_t>(bundle.labels.size())}) {
-    fail(MME_BUNDLE_INVALID, "output \"", bundle.outputs[0].name, "\" does not have one value per label");
-  }
+  bundle.multi_label = manifest.value("multi_label", false);
+  bundle.threshold = read_probability(manifest, "threshold");
+  bundle.region_threshold = read_probability(manifest, "region_threshold");
+  const json metric = manifest.value("metric", json());
+  if (!metric.is_null()) bundle.metric = metric.get<std::string>();
+  check_task(bundle);
 }
 
 }  // namespace
+
+std::optional<size_t> Bundle::output(OutputKind kind) const {
+  const auto found = std::find_if(outputs.begin(), outputs.end(), [kind](auto& output) { return output.kind == kind; });
+  return found == outputs.end() ? std::nullopt : std::optional(static_cast<size_t>(found - outputs.begin()));
+}
 
 Bundle open_bundle(const fs::path& directory) {
   std::error_code error;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,22 +19,32 @@ struct BundleInput {
   nlohmann::json preprocess;
 };
 
+enum class OutputKind : uint8_t { kLogits, kEmbedding, kRelevance, kModalityWeights };
+
 struct BundleOutput {
   std::string name;
+  OutputKind kind;
   std::vector<int64_t> shape;  // no batch dimension
 };
 
 struct Bundle {
   std::string name;
-  std::string task;
+  std::string task;          // "classification", "embedding" or "vqa"
+  bool multi_label = false;  // of a classification: its classes do not exclude each other
+  float threshold = 0.5F;    // of a multi-label class's probability
+  float region_threshold = 0.5F;
+  std::string metric;    // "cosine" or "euclidean" of an embedding; else ""
   std::string presence;  // name of the presence input; its order is that of `inputs`
   std::vector<BundleInput> inputs;
-  std::vector<BundleOutput> outputs;
+  std::vector<BundleOutput> outputs;  // no two of a kind
   std::vector<std::string> labels;
   std::string precision;  // of the graph, such as "fp32"
   std::string graph_sha256;
   std::vector<uint8_t> graph;  // the verified bytes themselves, so nothing can change between check and use
   std::string manifest;
+
+  // Which output is of this kind.
+  std::optional<size_t> output(OutputKind kind) const;
 };
 
 // Throws MME_BUNDLE_INVALID.

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "error.h"
-#include "kernels/softmax_top_k/softmax_top_k.h"
 
 namespace mmedge {
 namespace {
@@ -109,12 +108,7 @@ Session::Session(std::shared_ptr<const Model> model, size_t top_k)
     outputs_[i].resize(ElementType::kFloat32, shape);
     execution_->bind_output(model_->output_ports()[i], outputs_[i]);
   }
-  const size_t classes = model_->bundle().labels.size();
-  if (top_k > classes) {
-    fail(MME_INVALID_ARGUMENT, "options->top_k is ", top_k, "; expected at most the model's ", classes, " classes");
-  }
-  scores_.resize(classes);
-  ranking_.resize(top_k ? top_k : classes);
+  postprocess_.emplace(model_->bundle(), outputs_, top_k);
 }
 
 size_t Session::find(const char* input) const {
@@ -133,6 +127,7 @@ void Session::set(const char* name, State state, Fill fill) {
   Input& input = inputs_[find(name)];
   // The pushes of one run count together.
   const bool goes_on = state == State::kStreamed && input.state == State::kStreamed;
+  input.area.reset();
   input.state = State::kUnset;  // a failure must not leave half a tensor to run on
   const int64_t start = now();
   try {
@@ -150,7 +145,10 @@ void Session::set(const char* name, State state, Fill fill) {
 }
 
 void Session::set_image(const char* name, const mme_image& image) {
-  set(name, State::kPresent, [&](Input& input) { input.preprocess->image(image, input.tensor); });
+  set(name, State::kPresent, [&](Input& input) {
+    input.preprocess->image(image, input.tensor);
+    input.area = input.preprocess->area();
+  });
 }
 
 void Session::set_audio(const char* name, const mme_audio& audio) {
@@ -207,6 +205,7 @@ void Session::set_tensor(const char* name, const mme_tensor& tensor) {
 void Session::set_absent(const char* name) {
   Input& input = inputs_[find(name)];
   input.state = State::kAbsent;
+  input.area.reset();
   input.begin = input.nanoseconds = 0;
 }
 
@@ -247,7 +246,8 @@ void Session::run() {
   execution_->run();
   const int64_t ran = now();
   check_outputs();
-  classify();
+  const std::optional<size_t> seen = postprocess_->region_input();
+  postprocess_->run(presence_.values<bool>(), seen ? inputs_[*seen].area : std::nullopt);
   const int64_t end = now();
 
   StageTime* stage = timings_.data();
@@ -281,25 +281,21 @@ void Session::check_outputs() {
   }
 }
 
-void Session::classify() { softmax_top_k(outputs_[0].values<float>(), scores_, ranking_); }
-
 void Session::require_result() const {
   if (!has_result_) fail(MME_NOT_READY, "there is no result: the session was not run, or its last run failed");
 }
 
 mme_result Session::result() const {
   require_result();
-  const int32_t best = ranking_[0];
-  return {sizeof(mme_result),
-          model_->bundle().labels[static_cast<size_t>(best)].c_str(),
-          best,
-          scores_[static_cast<size_t>(best)],
-          scores_.size(),
-          scores_.data(),
-          ranking_.data(),
-          outputs_.size(),
-          timings_.size(),
-          ranking_.size()};
+  mme_result found = postprocess_->result();
+  found.output_count = outputs_.size();
+  found.timing_count = timings_.size();
+  return found;
+}
+
+mme_region Session::region() const {
+  if (postprocess_->region_input()) require_result();
+  return postprocess_->region();
 }
 
 mme_tensor Session::output(size_t index) const {

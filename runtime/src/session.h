@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bundle.h"
 #include "engine/engine.h"
+#include "postprocess.h"
 #include "preprocess/preprocess.h"
 
 namespace mmedge {
@@ -55,6 +57,7 @@ class Session {
 
   // Of the last run; throw MME_NOT_READY before the first.
   mme_result result() const;
+  mme_region region() const;
   mme_tensor output(size_t index) const;
   mme_timing timing(size_t index) const;
 
@@ -63,6 +66,7 @@ class Session {
   struct Input {
     std::unique_ptr<Preprocess> preprocess;
     Tensor tensor;
+    std::optional<ImageArea> area;  // of the frame that was set
     State state = State::kUnset;
     int64_t begin = 0, nanoseconds = 0;  // of its preprocessing for the next run
   };
@@ -72,7 +76,6 @@ class Session {
   void set(const char* input, State state, Fill fill);
   void bind_input(size_t index);
   void check_outputs();
-  void classify();
   void require_result() const;
 
   std::shared_ptr<const Model> model_;
@@ -80,8 +83,7 @@ class Session {
   std::vector<Input> inputs_;
   std::vector<Tensor> outputs_;
   Tensor presence_;
-  std::vector<float> scores_;
-  std::vector<int32_t> ranking_;
+  std::optional<Postprocess> postprocess_;
   std::vector<StageTime> timings_;  // inputs in order, then engine, postprocess, total
   bool has_result_ = false;
 };

@@ -31,6 +31,8 @@ class ImagePreprocess : public Preprocess {
     kernel_.run(frame, output.data());
   }
 
+  ImageArea area() const override { return kernel_.area(); }
+
  private:
   ImageToTensor kernel_;
   std::vector<int64_t> shape_;

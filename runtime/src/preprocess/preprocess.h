@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "error.h"
+#include "kernels/image_to_tensor/image_to_tensor_plan.h"
 #include "tensor.h"
 
 namespace mmedge {
@@ -22,6 +23,7 @@ class Preprocess {
   // The tensor's shape; -1 where it depends on the data.
   virtual std::vector<int64_t> shape() const = 0;
   virtual void image(const mme_image& image, Tensor& output);
+  virtual ImageArea area() const { return {}; }  // of the last image
   virtual void audio(const mme_audio& audio, Tensor& output);
 
   // A stream seen through its last window: push_audio() computes the new hops, window() writes the tensor.

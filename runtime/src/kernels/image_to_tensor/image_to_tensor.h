@@ -62,6 +62,8 @@ class ImageToTensor {
   void run(const ImageFrame& frame, void* output);
 
   const ImageToTensorSpec& spec() const { return spec_; }
+  // Of the last run.
+  const ImageArea& area() const { return plan_.area; }
 
  private:
   ImageToTensorSpec spec_;

@@ -242,6 +242,18 @@ Placement place(const ImageToTensorSpec& spec, const ImageGeometry& geometry) {
   return result;
 }
 
+ImageArea area_of(const ImageToTensorSpec& spec, const ImageGeometry& geometry, const Placement& placement) {
+  const double column = placement.x.span / placement.x.outputs, row = placement.y.span / placement.y.outputs;
+  return {geometry.region_x + placement.x.begin - placement.left * column,
+          geometry.region_y + placement.y.begin - placement.top * row,
+          spec.width * column,
+          spec.height * row,
+          geometry.region_x,
+          geometry.region_y,
+          geometry.region_width,
+          geometry.region_height};
+}
+
 void add_surfaces(ImagePlan& plan, bool with_chroma, const ExactTaps& columns, const ExactTaps& rows) {
   const int width = plan.geometry.width, half = (width + 1) / 2;
   const auto add = [&](int plane, SurfaceLayout layout) {
@@ -351,6 +363,7 @@ ImagePlan make_image_plan(const ImageToTensorSpec& spec, const ImageGeometry& ge
       stored_taps(placement.x, {geometry.region_x, plan.turned ? geometry.height : geometry.width, flip_x});
   ExactTaps rows =
       stored_taps(placement.y, {geometry.region_y, plan.turned ? geometry.width : geometry.height, flip_y});
+  plan.area = area_of(spec, geometry, placement);
   plan.columns = placement.width;
   plan.rows = placement.height;
   plan.left = placement.left;

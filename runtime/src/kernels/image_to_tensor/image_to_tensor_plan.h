@@ -43,6 +43,12 @@ struct ImageGeometry {
   bool operator==(const ImageGeometry&) const = default;
 };
 
+// Where the output lies, in pixels of the upright frame: past the region where "letterbox" fills up.
+struct ImageArea {
+  double x = 0, y = 0, width = 0, height = 0;
+  int region_x = 0, region_y = 0, region_width = 0, region_height = 0;  // what of the frame was asked for
+};
+
 inline constexpr ptrdiff_t kStripRows = 16;    // output rows worked on together
 inline constexpr ptrdiff_t kTileColumns = 16;  // output columns finished together
 inline constexpr int kMostBlockBytes = 64;
@@ -96,6 +102,7 @@ enum class ColorMode : uint8_t {
 
 struct ImagePlan {
   ImageGeometry geometry{};
+  ImageArea area;
   int columns = 0, rows = 0;  // resized, along the stored axes
   bool turned = false;        // the stored rows are the upright columns
   bool flip_columns = false, flip_rows = false;

@@ -44,6 +44,10 @@ struct Gallery {
   float scale;       // of int8 rows; finite, not 0. Other types: 1
 };
 
+// `query` is not empty and finite; a row holds as many values: step 1 alone, for every row, as it enters the heap: the
+// larger, the nearer, so the negative of a distance. Allocates nothing. Any thread.
+void similarity_scores(const Gallery& gallery, mme_metric metric, std::span<const float> query, float* scores);
+
 // `query` is not empty and finite; a row holds as many values. Writes min(k, gallery.count) rows and scores, k at least
 // 1, and returns that number. Allocates for k past 1024 only. Any thread. Throws std::bad_alloc.
 size_t similarity_top_k(const Gallery& gallery, mme_metric metric, std::span<const float> query, size_t k,

@@ -110,7 +110,7 @@ HWY_INLINE float total(const Vector* sums) {
 }
 
 template <class Element, mme_metric kMetric>
-void scan(const Gallery& gallery, std::span<const float> query, Nearest& nearest) {
+void scan(const Gallery& gallery, std::span<const float> query, float* scores) {
   const Floats d;
   const size_t dimension = query.size(), whole = dimension / kLanes * kLanes, rest = dimension - whole;
   HWY_ALIGN float query_rest[kLanes] = {};
@@ -164,27 +164,26 @@ void scan(const Gallery& gallery, std::span<const float> query, Nearest& nearest
       exact = std::isfinite(score);
     }
     if (!exact) score = exact_score<Element>(bytes, gallery.scale, kMetric, query);
-    if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
-    nearest.offer({score, static_cast<int64_t>(r)});
+    scores[r] = std::isnan(score) ? -std::numeric_limits<float>::infinity() : score;
   }
 }
 
 template <class Element>
-void scan_rows(const Gallery& gallery, mme_metric metric, std::span<const float> query, Nearest& nearest) {
+void scan_rows(const Gallery& gallery, mme_metric metric, std::span<const float> query, float* scores) {
   switch (metric) {
     case MME_COSINE:
-      return scan<Element, MME_COSINE>(gallery, query, nearest);
+      return scan<Element, MME_COSINE>(gallery, query, scores);
     case MME_DOT:
-      return scan<Element, MME_DOT>(gallery, query, nearest);
+      return scan<Element, MME_DOT>(gallery, query, scores);
     case MME_EUCLIDEAN:
-      return scan<Element, MME_EUCLIDEAN>(gallery, query, nearest);
+      return scan<Element, MME_EUCLIDEAN>(gallery, query, scores);
   }
 }
 
-void run(const Gallery& gallery, mme_metric metric, std::span<const float> query, Nearest& nearest) {
-  if (gallery.type == ElementType::kFloat32) return scan_rows<float>(gallery, metric, query, nearest);
-  if (gallery.type == ElementType::kFloat16) return scan_rows<hwy::float16_t>(gallery, metric, query, nearest);
-  scan_rows<int8_t>(gallery, metric, query, nearest);
+void run(const Gallery& gallery, mme_metric metric, std::span<const float> query, float* scores) {
+  if (gallery.type == ElementType::kFloat32) return scan_rows<float>(gallery, metric, query, scores);
+  if (gallery.type == ElementType::kFloat16) return scan_rows<hwy::float16_t>(gallery, metric, query, scores);
+  scan_rows<int8_t>(gallery, metric, query, scores);
 }
 
 }  // namespace
@@ -198,8 +197,13 @@ namespace {
 HWY_EXPORT(run);
 
 constexpr size_t kOnStack = 1024;
+constexpr size_t kBlock = 2048;  // rows: their scores stay in L1, and the query's length is worked out once for them
 
 }  // namespace
+
+void similarity_scores(const Gallery& gallery, mme_metric metric, std::span<const float> query, float* scores) {
+  HWY_DYNAMIC_DISPATCH(run)(gallery, metric, query, scores);
+}
 
 size_t similarity_top_k(const Gallery& gallery, mme_metric metric, std::span<const float> query, size_t k,
                         int64_t* rows, float* scores) {
@@ -208,7 +212,13 @@ size_t similarity_top_k(const Gallery& gallery, mme_metric metric, std::span<con
   std::array<Neighbour, kOnStack> few;  // NOLINT(cppcoreguidelines-pro-type-member-init): written before it is read
   std::vector<Neighbour> many(k > kOnStack ? k : 0);
   Nearest nearest(many.empty() ? std::span<Neighbour>(few).first(k) : std::span<Neighbour>(many), Nearer());
-  HWY_DYNAMIC_DISPATCH(run)(gallery, metric, query, nearest);
+  std::array<float, kBlock> block;  // NOLINT(cppcoreguidelines-pro-type-member-init): likewise
+  for (size_t first = 0; first < gallery.count; first += kBlock) {
+    const size_t count = std::min(kBlock, gallery.count - first);
+    similarity_scores({gallery.rows + first * gallery.stride, count, gallery.stride, gallery.type, gallery.scale},
+                      metric, query, block.data());
+    for (size_t i = 0; i < count; ++i) nearest.offer({block[i], static_cast<int64_t>(first + i)});
+  }
   const std::span<const Neighbour> found = nearest.sort();
   for (size_t i = 0; i < k; ++i) {
     rows[i] = found[i].row;

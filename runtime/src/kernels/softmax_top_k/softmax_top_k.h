@@ -25,4 +25,8 @@ namespace mmedge {
 // that many. Allocates nothing. Any thread.
 void softmax_top_k(std::span<const float> logits, std::span<float> probabilities, std::span<int32_t> ranking);
 
+// The same for classes that do not exclude each other: probability_i = 1 / (1 + exp(-logit_i)) stands for steps 1
+// and 2.
+void sigmoid_top_k(std::span<const float> logits, std::span<float> probabilities, std::span<int32_t> ranking);
+
 }  // namespace mmedge
