@@ -4,31 +4,168 @@ the runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from mmedge.data.folder import Sample
-from mmedge.metrics import Report, classification_report
-from mmedge.runtime.errors import DataError
+from mmedge.metrics import (
+    Box,
+    ClassificationReport,
+    EmbeddingReport,
+    Metric,
+    MultiLabelReport,
+    Pairs,
+    RegionScores,
+    Retrieval,
+    all_pairs,
+    bounding_box,
+    box_iou,
+    classification_report,
+    cross_retrieval,
+    map_iou,
+    multi_label_report,
+    region_scores,
+    retrieval,
+    score_pairs,
+    verification,
+)
+from mmedge.runtime.errors import DataError, InvalidArgument
 
-Predict = Callable[[Mapping[str, Any]], str]
+Report = ClassificationReport | MultiLabelReport | EmbeddingReport
+
+
+class Region(Protocol):
+    """The part of an image that an answer rests on, as `mmedge.runtime.Result` has it."""
+
+    @property
+    def map(self) -> npt.NDArray[np.float32]:
+        """Relevance of each cell [rows, columns], 0 to 1."""
+
+    @property
+    def map_box(self) -> Box:
+        """What the map covers of the upright frame, in its pixels."""
+
+    @property
+    def threshold(self) -> float:
+        """Relevance from which a cell belongs to the region."""
+
+    @property
+    def box(self) -> Box | None:
+        """The box around the region, in pixels of the upright frame; None where no cell reaches the threshold."""
+
+
+class Prediction(Protocol):
+    """What evaluation reads of a prediction: of `label`, `labels`, `embedding` and `region` what the task has."""
+
+    @property
+    def label(self) -> str | None:
+        """The best class or answer."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Probability by label."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Of a multi-label model: those that apply."""
+
+    @property
+    def embedding(self) -> npt.NDArray[np.float32] | None:
+        """float32 [dimension]."""
+
+    @property
+    def region(self) -> Region | None:
+        """What the answer rests on."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A `Prediction` made by hand; `mmedge.runtime.Result` is another."""
+
+    label: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    embedding: npt.NDArray[np.float32] | None = None
+    region: Region | None = None
+
+
+Predict = Callable[[Mapping[str, Any]], Prediction]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is evaluated: the model's task and labels, whether it gives any number of them, the metric of its
+    embeddings, and which pairs of rows (by line number; None: all) verification looks at.
+    """
+
+    name: Literal["classification", "embedding", "vqa"]
+    labels: tuple[str, ...]
+    multi_label: bool = False
+    metric: Metric = "cosine"
+    pairs: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A sample and what the model made of it; `region` is the IoU of its map and of its box with the sample's mask."""
+
+    sample: Sample
+    prediction: Prediction
+    region: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class MainMetric:
+    """The one figure to choose a model by; None where it is undefined."""
+
+    name: str
+    value: float | None
+    larger_is_better: bool
 
 
 @dataclass(frozen=True)
 class SubsetScores:
-    """Scores with only `modalities` given. `groups`: accuracy by value of the column asked for."""
+    """Scores with only `modalities` given.
+
+    `groups`: the main metric by value of the column asked for. `region`: of the task "vqa", where the subset has the
+    image. `cross_modal`: of embeddings and two modalities, each alone searched for with the other alone.
+    """
 
     modalities: tuple[str, ...]
+    main: MainMetric
     report: Report
-    groups: dict[str, float]
+    groups: dict[str, float | None]
+    region: RegionScores | None
+    cross_modal: dict[str, Retrieval]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def summary(self) -> dict[str, float | None]:
+        """The figures that sum it up, by name."""
+        regions = {"map IoU": self.region.map_iou, "box IoU": self.region.box_iou} if self.region else {}
+        return {**self.report.summary, **regions}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, without the outcomes."""
+        found: dict[str, Any] = {"main": asdict(self.main), **self.report.to_dict(), "groups": self.groups}
+        if self.region:
+            found["region"] = self.region.to_dict()
+        if self.cross_modal:
+            found["cross_modal"] = {name: scores.to_dict() for name, scores in self.cross_modal.items()}
+        return found
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Scores per subset of modalities, single ones first, all of them last."""
 
+    task: Task
     subsets: tuple[SubsetScores, ...]
 
     def __getitem__(self, modalities: tuple[str, ...]) -> SubsetScores:
@@ -39,10 +176,8 @@ class Evaluation:
         raise KeyError(modalities)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types: subset, its modalities joined by "+", -> report and groups."""
-        return {
-            "+".join(subset.modalities): {**subset.report.to_dict(), "groups": subset.groups} for subset in self.subsets
-        }
+        """JSON types: subset, its modalities joined by "+", -> its scores."""
+        return {"+".join(subset.modalities): subset.to_dict() for subset in self.subsets}
 
 
 def modality_subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -56,44 +191,145 @@ def evaluate(
     modalities: Sequence[str],
     labels: Sequence[str],
     *,
+    task: Literal["classification", "embedding", "vqa"] = "classification",
+    multi_label: bool = False,
+    metric: Metric = "cosine",
+    pairs: Iterable[tuple[int, int]] | None = None,
     group_by: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run `predict` on every sample under every non-empty subset of `modalities`, and score the labels it
-    returns.
+    """Run `predict` on every sample under every non-empty subset of `modalities`, and score what it returns.
 
     `predict` gets decoded inputs by modality (see `Sample.load`), those outside the subset left out. A
-    sample takes part in the subsets whose modalities it has. `group_by` names a column to give accuracies
+    sample takes part in the subsets whose modalities it has. `pairs` are those verification looks at, as line numbers
+    of samples; pairs of which a subset lacks one are left out there. `group_by` names a column to give the main metric
     by; `progress(done, total)` is called per sample.
 
     Raises:
         DataError: a file cannot be decoded, or no sample has any of the modalities.
+        InvalidArgument: a prediction lacks what the task needs.
     """
-    results: dict[tuple[str, ...], list[tuple[Sample, str]]] = {}
+    what = Task(task, tuple(labels), multi_label, metric, None if pairs is None else tuple(pairs))
+    outcomes: dict[tuple[str, ...], list[Outcome]] = {}
     for done, sample in enumerate(samples, start=1):
         inputs = sample.load()
+        mask = sample.mask() if task == "vqa" and "image" in inputs else None
         for subset in modality_subsets(modalities):
             if inputs.keys() >= set(subset):
-                label = predict({modality: inputs[modality] for modality in subset})
-                results.setdefault(subset, []).append((sample, label))
+                prediction = predict({modality: inputs[modality] for modality in subset})
+                found = _region(prediction.region, mask) if mask is not None and "image" in subset else None
+                outcomes.setdefault(subset, []).append(Outcome(sample, prediction, found))
         if progress:
             progress(done, len(samples))
-    if not results:
+    if not outcomes:
         raise DataError(f"none of the {len(samples)} samples has {' or '.join(modalities)}; nothing to evaluate")
-    ordered = (subset for subset in modality_subsets(modalities) if subset in results)
-    return Evaluation(tuple(_score(subset, results[subset], labels, group_by) for subset in ordered))
+    ordered = (subset for subset in modality_subsets(modalities) if subset in outcomes)
+    return Evaluation(what, tuple(_score(what, subset, outcomes, group_by) for subset in ordered))
+
+
+def embeddings(outcomes: Sequence[Outcome]) -> npt.NDArray[np.float32]:
+    """The outcomes' embeddings [samples, dimension].
+
+    Raises:
+        InvalidArgument: a prediction has none.
+    """
+    vectors = [outcome.prediction.embedding for outcome in outcomes]
+    if any(vector is None for vector in vectors):
+        raise InvalidArgument("found a prediction without an embedding; the task 'embedding' needs one of each sample")
+    return np.array(vectors, np.float32)
+
+
+def scored_pairs(task: Task, outcomes: Sequence[Outcome]) -> Pairs:
+    """The pairs that verification looks at among these outcomes, with their similarities."""
+    if task.pairs is None:
+        rows = all_pairs(len(outcomes))
+    else:
+        at = {outcome.sample.line: index for index, outcome in enumerate(outcomes)}
+        chosen = [(at[a], at[b]) for a, b in task.pairs if a in at and b in at]
+        rows = np.array(chosen, np.int64).reshape(-1, 2)
+    return score_pairs(embeddings(outcomes), [outcome.sample.label for outcome in outcomes], rows, task.metric)
+
+
+def _region(region: Region | None, mask: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
+    found = map_iou(region.map, region.map_box, region.threshold, mask) if region else None
+    if region is None or found is None:
+        return None
+    return found, box_iou(region.box, bounding_box(mask)) if region.box else 0.0
 
 
 def _score(
+    task: Task,
     subset: tuple[str, ...],
-    results: Sequence[tuple[Sample, str]],
-    labels: Sequence[str],
+    outcomes: Mapping[tuple[str, ...], Sequence[Outcome]],
     group_by: str | None,
 ) -> SubsetScores:
-    truth = [sample.label for sample, _ in results]
-    report = classification_report(truth, [label for _, label in results], labels)
-    hits: dict[str, list[bool]] = {}
+    found = outcomes[subset]
+    members: dict[str, list[Outcome]] = {}
     if group_by is not None:
-        for sample, label in results:
-            hits.setdefault(str(sample.columns.get(group_by)), []).append(label == sample.label)
-    return SubsetScores(subset, report, {group: sum(found) / len(found) for group, found in sorted(hits.items())})
+        for outcome in found:
+            members.setdefault(str(outcome.sample.columns.get(group_by)), []).append(outcome)
+    report = _report(task, found)
+    return SubsetScores(
+        modalities=subset,
+        main=_main(report),
+        report=report,
+        groups={group: _main_value(task, some) for group, some in sorted(members.items())},
+        region=_regions(found) if task.name == "vqa" and "image" in subset else None,
+        cross_modal=_cross_modal(task, subset, outcomes) if task.name == "embedding" and len(subset) == 2 else {},
+        outcomes=tuple(found),
+    )
+
+
+def _main(report: Report) -> MainMetric:
+    if isinstance(report, EmbeddingReport):
+        return MainMetric("eer", report.verification.eer, larger_is_better=False)
+    if isinstance(report, MultiLabelReport):
+        return MainMetric("macro_f1", report.macro_f1, larger_is_better=True)
+    return MainMetric("accuracy", report.accuracy, larger_is_better=True)
+
+
+def _main_value(task: Task, outcomes: Sequence[Outcome]) -> float | None:
+    """The main metric without the rest of the report, for many small groups."""
+    if task.name == "embedding":
+        return verification(scored_pairs(task, outcomes)).eer
+    if task.multi_label:
+        return multi_label_report(*_sets(outcomes), task.labels).macro_f1
+    return float(np.mean([outcome.prediction.label == outcome.sample.label for outcome in outcomes]))
+
+
+def _report(task: Task, outcomes: Sequence[Outcome]) -> Report:
+    truth = [outcome.sample.label for outcome in outcomes]
+    if task.name == "embedding":
+        found = retrieval(embeddings(outcomes), truth, task.metric)
+        return EmbeddingReport(verification(scored_pairs(task, outcomes)), found, len(outcomes))
+    scores = [outcome.prediction.scores for outcome in outcomes]
+    probabilities = None
+    if all(row.keys() >= set(task.labels) for row in scores):
+        probabilities = [[row[label] for label in task.labels] for row in scores]
+    if task.multi_label:
+        return multi_label_report(*_sets(outcomes), task.labels, probabilities)
+    predicted = [str(outcome.prediction.label) for outcome in outcomes]
+    return classification_report(truth, predicted, task.labels, probabilities)
+
+
+def _sets(outcomes: Sequence[Outcome]) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
+    """True and predicted sets of labels."""
+    return [outcome.sample.labels for outcome in outcomes], [outcome.prediction.labels for outcome in outcomes]
+
+
+def _regions(outcomes: Sequence[Outcome]) -> RegionScores:
+    return region_scores([outcome.region for outcome in outcomes if outcome.region])
+
+
+def _cross_modal(
+    task: Task, subset: tuple[str, ...], outcomes: Mapping[tuple[str, ...], Sequence[Outcome]]
+) -> dict[str, Retrieval]:
+    """Both ways between two modalities, over the rows that have both."""
+    lines = [outcome.sample.line for outcome in outcomes[subset]]
+    alone = []
+    for modality in subset:
+        of_line = {outcome.sample.line: outcome for outcome in outcomes[modality,]}
+        alone.append(embeddings([of_line[line] for line in lines]))
+    search = partial(cross_retrieval, metric=task.metric)
+    (first, second), (a, b) = subset, alone
+    return {f"{first}->{second}": search(a, b), f"{second}->{first}": search(b, a)}
