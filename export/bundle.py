@@ -8,13 +8,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmedge.export.graph import OPSET, export_graph, to_bytes
 from mmedge.export.parity import ParityReport, compare
@@ -25,7 +26,20 @@ from mmedge.runtime.errors import BundleError, InvalidArgument
 from mmedge.runtime.manifest import File, Graph, Input, Manifest, Output
 
 PRESENCE = "presence"
-LOGITS = "logits"
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int32": torch.int32}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a module is for. name: "classification", "embedding" or "vqa"; outputs: names of its outputs, each the kind
+    it is of too; labels: its classes or answers; settings: what else a manifest says of the task.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,26 +61,28 @@ def export_bundle(
     destination: Path,
     *,
     inputs: Sequence[Input],
-    labels: Sequence[str],
+    task: Task,
     target: Target,
     samples: Sequence[tuple[str, Mapping[str, Any]]],
     score: Callable[[Session], dict[str, Any]],
     provenance: Mapping[str, Any],
+    directory: Path | None = None,
     tolerance: float = 1e-4,
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> ExportedBundle:
-    """Export a classifier, compare it with `module` in libmmedge on real samples, and write the bundle.
+    """Export a module, compare it with its graph in libmmedge on real samples, and write the bundle.
 
     Args:
-        module: called with one tensor [B, ...] by name per input and `presence` bool [B, M]; returns an object
-            whose `logits` is [B, labels].
+        module: called with one tensor [B, ...] by name per input and `presence` bool [B, M]; returns a mapping with
+            every one of the task's outputs, float32 [B, ...].
         destination: NAME.mme; it appears only once everything has passed.
         samples: (name, raw inputs by name) pairs for the parity gate: every subset of the inputs is compared,
             preprocessing included.
         score: measures the bundle's accuracy through its session; kept as evidence.
         provenance: what the bundle is made from; versions are added.
-        tolerance: largest absolute difference of any logit.
+        directory: where the files that preprocessing names, such as a tokenizer, lie; they go into the bundle.
+        tolerance: largest absolute difference of any value of an output.
         progress: called with the stage's name, how much is done, of how much.
 
     Raises:
@@ -76,20 +92,20 @@ def export_bundle(
     """
     _check_destination(destination, overwrite)
     progress("graph", 0, 1)
-    example = {entry.name: torch.zeros(1, *entry.shape) for entry in inputs}
-    example[PRESENCE] = torch.ones(1, len(inputs), dtype=torch.bool)
-    model = export_graph(module, example, target=target, output_names=[LOGITS], metadata={"task": "classification"})
-    files = {"model.onnx": to_bytes(model)}
+    example = {**_absent(inputs), PRESENCE: torch.ones(1, len(inputs), dtype=torch.bool)}
+    model = export_graph(module, example, target=target, output_names=task.outputs, metadata={"task": task.name})
+    files = {"model.onnx": to_bytes(model), **_named_files(inputs, directory)}
     if target.name == "tensorrt-rtx":
         check_parse(files["model.onnx"]).raise_if_failed()
     progress("graph", 1, 1)
     manifest = Manifest(
         name=destination.name.removesuffix(".mme"),
-        task="classification",
+        task=task.name,
         inputs=list(inputs),
         presence=PRESENCE,
-        outputs=[Output(name=LOGITS, kind="logits", shape=[len(labels)])],
-        labels=list(labels),
+        outputs=_outputs(module, example, task),
+        labels=list(task.labels),
+        **task.settings,
         graphs=[
             Graph(
                 path="model.onnx",
@@ -111,7 +127,7 @@ def export_bundle(
         write_bundle(folder, manifest, files)
         session = Session(folder)
         parity = compare(
-            _reference(module, inputs),
+            _reference(module, inputs, task.outputs, directory),
             lambda sample, subset: session.run(**{name: sample[name] for name in subset}).outputs,
             _counted(samples, progress),
             [entry.name for entry in inputs],
@@ -163,17 +179,37 @@ def _staged(destination: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _reference(module: torch.nn.Module, inputs: Sequence[Input]) -> Callable[..., dict[str, Any]]:
-    preprocessors = {entry.name: Preprocessor(entry.preprocess) for entry in inputs}
+def _absent(inputs: Sequence[Input]) -> dict[str, Tensor]:
+    return {entry.name: torch.zeros(1, *entry.shape, dtype=_DTYPES[entry.dtype]) for entry in inputs}
+
+
+def _named_files(inputs: Sequence[Input], directory: Path | None) -> dict[str, bytes]:
+    """The files that preprocessing names, by name."""
+    names = {entry.preprocess["tokenizer"] for entry in inputs if "tokenizer" in entry.preprocess}
+    if names and directory is None:
+        raise InvalidArgument(f"preprocessing needs {', '.join(sorted(names))}; say in which directory")
+    return {name: (Path(directory or ".") / name).read_bytes() for name in sorted(names)}
+
+
+def _outputs(module: torch.nn.Module, example: Mapping[str, Tensor], task: Task) -> list[Output]:
+    with torch.no_grad():
+        found = module(**example)
+    return [Output(name=name, kind=name, shape=list(found[name].shape[1:])) for name in task.outputs]
+
+
+def _reference(
+    module: torch.nn.Module, inputs: Sequence[Input], outputs: Sequence[str], directory: Path | None
+) -> Callable[..., dict[str, Any]]:
+    preprocessors = {entry.name: Preprocessor(entry.preprocess, directory) for entry in inputs}
 
     def run(sample: Mapping[str, Any], subset: tuple[str, ...]) -> dict[str, np.ndarray[Any, Any]]:
-        tensors = {entry.name: torch.zeros(1, *entry.shape) for entry in inputs}
+        tensors = _absent(inputs)
         for name in subset:
             tensors[name] = torch.from_numpy(preprocessors[name](sample[name]))[None]
         presence = torch.tensor([[entry.name in subset for entry in inputs]])
         with torch.no_grad():
-            logits: np.ndarray[Any, Any] = module(presence=presence, **tensors).logits[0].numpy()
-        return {LOGITS: logits}
+            found = module(presence=presence, **tensors)
+        return {name: found[name][0].numpy() for name in outputs}
 
     return run
 

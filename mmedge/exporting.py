@@ -11,10 +11,10 @@ import transformers
 
 from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
-from mmedge.export.bundle import ExportedBundle, export_bundle
+from mmedge.export.bundle import ExportedBundle, Task, export_bundle
 from mmedge.export.targets import Target
-from mmedge.models import MmedgeConfig, load_checkpoint
-from mmedge.runtime import Preprocessor, Session
+from mmedge.models import FusedModel, MmedgeConfig, load_checkpoint, modality_of, tensor_shape
+from mmedge.runtime import Session
 from mmedge.runtime.errors import CheckpointError, InvalidArgument
 from mmedge.runtime.manifest import Input
 from mmedge.training.train import RECIPE_FILE
@@ -26,13 +26,23 @@ def bundle_inputs(config: MmedgeConfig) -> list[Input]:
         Input.model_validate(
             {
                 "name": name,
-                "modality": name,
-                "shape": Preprocessor(part["preprocess"]).shape,
+                "modality": modality_of(part["preprocess"]),
+                "dtype": "int32" if part["preprocess"]["type"] == "text" else "float32",
+                "shape": tensor_shape(part["preprocess"]),
                 "preprocess": part["preprocess"],
             }
         )
         for name, part in config.modalities.items()
     ]
+
+
+def bundle_task(model: FusedModel) -> Task:
+    """What a model is for, as a manifest says it."""
+    config = model.config
+    if config.head == "embedding":
+        return Task("embedding", model.output_names, settings={"metric": config.metric})
+    settings = {"multi_label": True} if config.multi_label else {}
+    return Task(config.head, model.output_names, tuple(config.labels), settings)
 
 
 def training_data(checkpoint: Path) -> Path:
@@ -79,17 +89,21 @@ def export_checkpoint(
 
     def score(session: Session) -> dict[str, Any]:
         scores = evaluate(
-            lambda given: session.run(**given).label,
+            lambda given: session.run(**given),
             samples,
             modalities,
             labels,
+            task=model.config.head,
+            multi_label=model.config.multi_label,
+            metric=model.config.metric,
             progress=lambda done, total: progress("accuracy", done, total),
         )
         return {
             "data": f"{data.name}/{split}",
             "samples": len(samples),
             "subsets": {
-                name: {"accuracy": row["accuracy"], "samples": row["samples"]} for name, row in scores.to_dict().items()
+                "+".join(subset.modalities): {**subset.summary, "samples": len(subset.outcomes)}
+                for subset in scores.subsets
             },
         }
 
@@ -97,11 +111,12 @@ def export_checkpoint(
         model,
         destination,
         inputs=inputs,
-        labels=labels,
+        task=bundle_task(model),
         target=target,
         samples=[(f"{split}/metadata.jsonl, line {sample.line}", sample.load()) for sample in chosen],
         score=score,
         provenance={"checkpoint": checkpoint.name, "transformers": transformers.__version__},
+        directory=checkpoint,
         tolerance=tolerance,
         overwrite=overwrite,
         progress=progress,

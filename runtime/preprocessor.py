@@ -22,7 +22,7 @@ class Preprocessor:
     fork.
     """
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, parameters: Mapping[str, Any], directory: Any = None) -> None:
         self.parameters = dict(parameters)
         made = ffi.new("mme_preprocessor **")
         check(lib.mme_preprocessor_create(json.dumps(self.parameters).encode(), made))

@@ -62,7 +62,10 @@ def main() -> None:
     answer = ask_server(arguments.bundle, first)
     print(f"\n  answer: {answer['label']} ({answer['score']:.3f}); the truth is {first.label}\n")
 
-    parity = {"+".join(row["subset"]): row for row in manifest.evidence["parity"]["outputs"]}
+    first_output = manifest.outputs[0].name
+    parity = {
+        "+".join(row["subset"]): row for row in manifest.evidence["parity"]["outputs"] if row["output"] == first_output
+    }
     evaluation = json.loads(arguments.evaluation.read_text(encoding="utf-8"))
     print_table(
         "Development speakers, through the C runtime",

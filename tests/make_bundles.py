@@ -88,21 +88,11 @@ def write(model: Any, destination: Path, **options: Any) -> None:
     """Export `model` to a bundle without measuring its accuracy."""
     from mmedge.export.bundle import export_bundle
     from mmedge.export.targets import find_target
-    from mmedge.runtime import Preprocessor
-    from mmedge.runtime.manifest import Input
+    from mmedge.exporting import bundle_inputs, bundle_task
 
-    inputs = [
-        Input(
-            name=name,
-            modality=name,
-            shape=list(Preprocessor(part["preprocess"]).shape),
-            preprocess=part["preprocess"],
-        )
-        for name, part in model.config.modalities.items()
-    ]
     arguments: dict[str, Any] = {
-        "inputs": inputs,
-        "labels": model.config.labels,
+        "inputs": bundle_inputs(model.config),
+        "task": bundle_task(model),
         "target": find_target("onnxruntime"),
         "samples": raw_samples(4),
         "score": lambda session: {},

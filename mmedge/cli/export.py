@@ -65,10 +65,11 @@ def export(
     click.echo(f"{made.path}: {megabytes(made.size)}, opset {graph.opset}, IR version {graph.ir_version}, for {target}")
     print_table(
         f"Parity, torch against the C runtime (tolerance {tolerance:g})",
-        ["modalities", "max abs", "max rel", "cosine", "top-1 agreement", "samples"],
+        ["modalities", "output", "max abs", "max rel", "cosine", "top-1 agreement", "samples"],
         [
             [
                 " + ".join(entry.subset),
+                entry.output,
                 f"{entry.max_abs:.2e}",
                 f"{entry.max_rel:.2e}",
                 f"{entry.cosine_min:.7f}",

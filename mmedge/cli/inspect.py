@@ -56,19 +56,22 @@ def inspect(bundle: str, as_json: bool) -> None:
             for g in manifest.graphs
         ],
     )
-    accuracy = manifest.evidence.get("accuracy", {}).get("subsets", {})
+    scores = manifest.evidence.get("accuracy", {}).get("subsets", {})
     rows = []
     for entry in manifest.evidence.get("parity", {}).get("outputs", []):
-        row = accuracy.get("+".join(entry["subset"]))
+        row = scores.get("+".join(entry["subset"]), {})
         rows.append(
             [
                 " + ".join(entry["subset"]),
+                entry["output"],
                 f"{entry['max_abs']:.2e}",
                 f"{entry['top1_agreement']:.4f}",
                 str(entry["samples"]),
-                f"{row['accuracy']:.4f} of {row['samples']}" if row else "-",
+                ", ".join(f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)),
             ]
         )
     if rows:
-        print_table("Evidence", ["modalities", "parity max abs", "top-1 agreement", "samples", "accuracy"], rows)
+        print_table(
+            "Evidence", ["modalities", "output", "parity max abs", "top-1 agreement", "samples", "scores"], rows
+        )
     print_table("Provenance", ["what", "value"], [[key, str(value)] for key, value in manifest.provenance.items()])

@@ -72,15 +72,16 @@ class GatedFusion(_Projections):
         return inputs
 
     def _node(self, xs: Sequence[Tensor], presence: Tensor) -> Fused:
-        vector = torch.onnx.ops.symbolic(
+        batch, kind = xs[0].shape[0], xs[0].dtype
+        vector, weights = torch.onnx.ops.symbolic_multi_out(
             "mmedge::GatedFusion",
             self.operands(xs, presence),
             {"epsilon": EPSILON},
-            dtype=xs[0].dtype,
-            shape=(xs[0].shape[0], self.dim),
+            dtypes=(kind, kind),
+            shapes=((batch, self.dim), (batch, len(xs))),
             version=1,
         )
-        return Fused(vector)
+        return Fused(vector, weights)
 
 
 class SumFusion(_Projections):

@@ -75,7 +75,7 @@ class FusedModel(PreTrainedModel):
     @property
     def output_names(self) -> tuple[str, ...]:
         """The fields of `FusedOutput` that the model fills, but for the loss."""
-        return HEADS[self.config.head]
+        return (*HEADS[self.config.head], *(("modality_weights",) if self.config.fusion == "gated" else ()))
 
     @property
     def region_shape(self) -> tuple[int, int] | None:

@@ -25,6 +25,7 @@ class _Drifting(torch.nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
+        self.output_names = model.output_names
 
     def forward(self, **tensors: torch.Tensor) -> Any:
         output = self.model(**tensors)
@@ -43,7 +44,11 @@ def test_a_bundle_that_differs_from_its_model_is_not_written(tmp_path: Path) -> 
 
 def test_the_gate_covers_every_subset_and_its_figures_travel_in_the_manifest(digits_bundle: Path) -> None:
     parity = read_manifest(digits_bundle).evidence["parity"]
-    assert [entry["subset"] for entry in parity["outputs"]] == [["image"], ["audio"], ["image", "audio"]]
+    assert [(entry["subset"], entry["output"]) for entry in parity["outputs"]] == [
+        (subset, output)
+        for subset in (["image"], ["audio"], ["image", "audio"])
+        for output in ("logits", "modality_weights")
+    ]
     for entry in parity["outputs"]:
         assert entry["max_abs"] <= 1e-4
         assert entry["top1_agreement"] == 1.0

@@ -72,7 +72,7 @@ def test_the_fusion_is_one_node_and_its_body_comes_with_the_graph(fused_graph: o
     assert [node.op_type for node in fused] == ["GatedFusion"]
     assert [(f.domain, f.name) for f in fused_graph.functions] == [("mmedge", "GatedFusion")]
     reread = onnx.load_from_string(to_bytes(fused_graph))
-    assert reread.functions[-1] == gated_fusion(3, 18)
+    assert reread.functions[-1] == gated_fusion(3, 18, alpha=True)
 
 
 def test_a_node_without_weights_beside_one_with_them_shares_their_body() -> None:
