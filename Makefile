@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := cpu,serve,train,export,tensorrt,bench,dev
+EXTRAS := cpu,serve,evaluate,train,export,tensorrt,bench,dev
 BUNDLE := build/demo/digits.mme
 CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h' -o -name '*.hpp')
 NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \

@@ -4,10 +4,12 @@ the runtime.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -225,6 +227,32 @@ def evaluate(
         raise DataError(f"none of the {len(samples)} samples has {' or '.join(modalities)}; nothing to evaluate")
     ordered = (subset for subset in modality_subsets(modalities) if subset in outcomes)
     return Evaluation(what, tuple(_score(what, subset, outcomes, group_by) for subset in ordered))
+
+
+def read_pairs(path: Path | str, samples: Sequence[Sample]) -> list[tuple[int, int]]:
+    """Pairs of rows from JSON lines {"first": LINE, "second": LINE, ...}, line numbers of the split's metadata file.
+
+    Raises:
+        DataError: the file cannot be read, a line is something else, or names no row of `samples`.
+    """
+    known = {sample.line for sample in samples}
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; expected one JSON object per line") from error
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            pair = row["first"], row["second"]
+            known_both = known.issuperset(pair)
+        except (ValueError, KeyError, TypeError) as error:
+            expected = 'expected {"first": LINE, "second": LINE}'
+            raise DataError(f"{path}, line {number}: found {line[:80]!r}; {expected}") from error
+        if not known_both:
+            raise DataError(f"{path}, line {number}: {pair} are not both lines of rows of the split")
+        pairs.append(pair)
+    return pairs
 
 
 def embeddings(outcomes: Sequence[Outcome]) -> npt.NDArray[np.float32]:

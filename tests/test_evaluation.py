@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from mmedge.data.folder import read_split
-from mmedge.evaluation import evaluate, modality_subsets
+from mmedge.evaluation import Predicted, evaluate, modality_subsets
 from mmedge.runtime.errors import DataError
 
 LABELS = ["high", "low"]
 
 
-def brightness(inputs: Mapping[str, Any]) -> str:
+def brightness(inputs: Mapping[str, Any]) -> Predicted:
     """A model that sees well and, deaf, takes everything it only hears for low."""
-    return "high" if "image" in inputs and inputs["image"].mean() > 120 else "low"
+    high = inputs["image"].mean() / 240 if "image" in inputs else 0.0
+    return Predicted("high" if high > 0.5 else "low", {"high": high, "low": 1 - high})
 
 
 def test_every_subset_is_scored_on_the_samples_that_have_it(tones: Path) -> None:

@@ -21,12 +21,13 @@ _COMMANDS = {
 # Which extra brings a package that only some commands need.
 _EXTRAS = {
     "accelerate": "train",
+    "jinja2": "evaluate",
     "onnx": "export",
     "onnxscript": "export",
     "python_multipart": "serve",
     "safetensors": "train",
     "scipy": "train",
-    "sklearn": "train",
+    "sklearn": "evaluate",
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",

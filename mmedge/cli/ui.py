@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def print_next(*commands: str) -> None:
@@ -62,36 +62,46 @@ def print_next(*commands: str) -> None:
 
 
 def print_evaluation(scores: Evaluation, *, per_class: bool) -> None:
-    """Print accuracy per subset of modalities, and, if asked, precision, recall and F1 per class."""
+    """Print the summary per subset of modalities, and, if asked, precision, recall and F1 per class."""
+    subsets = [(" + ".join(subset.modalities), subset) for subset in scores.subsets]
+    columns = list(dict.fromkeys(name for _, subset in subsets for name in subset.summary))
     print_table(
-        "Accuracy",
-        ["modalities", "accuracy", "macro F1", "samples"],
+        "Scores",
+        ["modalities", *columns, "samples"],
         [
-            [
-                " + ".join(s.modalities),
-                f"{s.report.accuracy:.4f}",
-                f"{s.report.macro_f1:.4f}",
-                str(s.report.samples),
-            ]
-            for s in scores.subsets
+            [name, *(_cell(subset.summary, column) for column in columns), str(subset.report.samples)]
+            for name, subset in subsets
         ],
     )
-    for subset in scores.subsets if per_class else ():
+    for name, subset in subsets if per_class else []:
+        classes = getattr(subset.report, "classes", ())
+        if classes:
+            print_table(
+                f"Per class, {name}",
+                ["class", "precision", "recall", "F1", "ROC AUC", "samples"],
+                [
+                    [c.label, *(_score(value) for value in (c.precision, c.recall, c.f1, c.roc_auc)), str(c.support)]
+                    for c in classes
+                ],
+            )
+    searches = [(name, found) for _, subset in subsets for name, found in subset.cross_modal.items()]
+    if searches:
         print_table(
-            "Per class, " + " + ".join(subset.modalities),
-            ["class", "precision", "recall", "F1", "samples"],
-            [
-                [c.label, *(_score(value) for value in (c.precision, c.recall, c.f1)), str(c.support)]
-                for c in subset.report.classes
-            ],
+            "One modality searched for with another",
+            ["query->gallery", *(f"recall@{k}" for k in searches[0][1].recall), "queries"],
+            [[name, *map(_score, found.recall.values()), str(found.queries)] for name, found in searches],
         )
-    if any(subset.groups for subset in scores.subsets):
-        groups = sorted({group for subset in scores.subsets for group in subset.groups})
+    groups = sorted({group for _, subset in subsets for group in subset.groups})
+    if groups:
         print_table(
-            "Accuracy by group",
-            ["group", *(" + ".join(subset.modalities) for subset in scores.subsets)],
-            [[group, *(_score(subset.groups.get(group)) for subset in scores.subsets)] for group in groups],
+            f"By group: {scores.subsets[0].main.name.replace('_', ' ')}",
+            ["group", *(name for name, _ in subsets)],
+            [[group, *(_cell(subset.groups, group) for _, subset in subsets)] for group in groups],
         )
+
+
+def _cell(values: Mapping[str, float | None], name: str) -> str:
+    return _score(values[name]) if name in values else "-"
 
 
 def _score(value: float | None) -> str:

@@ -69,7 +69,7 @@ def box_iou(first: Box, second: Box) -> float:
         for a, length_a, b, length_b in zip(first[:2], first[2:], second[:2], second[2:], strict=True)
     ]
     common = max(sides[0], 0.0) * max(sides[1], 0.0)
-    return common / (first[2] * first[3] + second[2] * second[3] - common)
+    return float(common / (first[2] * first[3] + second[2] * second[3] - common))
 
 
 def region_scores(ious: Sequence[tuple[float, float]]) -> RegionScores:

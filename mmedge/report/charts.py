@@ -13,7 +13,7 @@ from sklearn.metrics import roc_curve
 
 from mmedge.metrics import Pairs, Verification
 
-LEFT, TOP, WIDTH, HEIGHT = 44, 8, 268, 180  # of the plot's area, in the units of a drawing 320 wide and 230 high
+LEFT, TOP, WIDTH, HEIGHT = 44, 8, 258, 180  # of the plot's area, in the units of a drawing 320 wide and 230 high
 _BINS = 30
 
 

@@ -49,7 +49,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip as a data URL, its waveform as a path of SVG in [0, 160] x [-1, 1], its length, and how much is there."""
+    """A clip as a data URL, its waveform as a path of SVG in [0, 160] x [-1, 1], scaled to the loudest sample, its
+    length, and how much of it is there.
+    """
 
     href: str
     waveform: str
@@ -137,7 +139,8 @@ def _clip(audio: Audio) -> Clip:
     shown = mono[:_MOST_SAMPLES]
     file = io.BytesIO()
     soundfile.write(file, shown, audio.sample_rate, format="WAV", subtype="PCM_16")
-    columns = [part for part in np.array_split(mono, _COLUMNS) if part.size]
+    loudest = float(np.abs(mono).max(initial=0.0)) or 1.0
+    columns = [part / loudest for part in np.array_split(mono, _COLUMNS) if part.size]
     upper = [f"{x} {-part.max():.2f}" for x, part in enumerate(columns)]
     lower = [f"{x} {-part.min():.2f}" for x, part in enumerate(columns)]
     return Clip(

@@ -24,7 +24,7 @@ _LARGEST_MATRIX = 30  # classes; of more, the pairs that are confused most are l
 
 @dataclass(frozen=True)
 class _Section:
-    """What is shown of one subset of the modalities. A cell of `matrix` is a count and its share of the row."""
+    """What is shown of one subset of the modalities. A cell of `matrix` is a count and its shade, 0 to 1."""
 
     name: str
     matrix: list[tuple[str, list[tuple[int, float]]]]
@@ -123,9 +123,10 @@ def _confusion(
     labels = [row.label for row in report.classes]
     counts = np.array(report.confusion)
     if len(labels) <= _LARGEST_MATRIX:
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        # The root makes few errors visible.
+        shades = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
         rows = [
-            list(zip(some, share, strict=True)) for some, share in zip(counts.tolist(), shares.tolist(), strict=True)
+            list(zip(some, shade, strict=True)) for some, shade in zip(counts.tolist(), shades.tolist(), strict=True)
         ]
         return list(zip(labels, rows, strict=True)), []
     np.fill_diagonal(counts, 0)

@@ -43,19 +43,20 @@ def worst(evaluation: Evaluation) -> list[Gallery]:
     elif evaluation.task.multi_label:
         found = [_labels(subset)]
     else:
-        found = [_answers(subset)]
-    if evaluation.task.name == "vqa":
-        found.append(_regions(subset))
+        regions = evaluation.task.name == "vqa" and "image" in subset.modalities
+        found = [_answers(subset, regions), *([_regions(subset)] if regions else [])]
     return [gallery for gallery in found if gallery.cards]
 
 
-def _answers(subset: SubsetScores) -> Gallery:
+def _answers(subset: SubsetScores, regions: bool) -> Gallery:
     def confidence(outcome: Outcome) -> float:
         return outcome.prediction.scores.get(str(outcome.prediction.label), 0.0)
 
     wrong = [outcome for outcome in subset.outcomes if outcome.prediction.label != outcome.sample.label]
     chosen = sorted(wrong, key=confidence, reverse=True)[:_MOST]
-    return Gallery("Surest errors", tuple(_card(outcome, [str(outcome.prediction.label)]) for outcome in chosen))
+    return Gallery(
+        "Surest errors", tuple(_card(outcome, [str(outcome.prediction.label)], regions) for outcome in chosen)
+    )
 
 
 def _regions(subset: SubsetScores) -> Gallery:
@@ -64,7 +65,8 @@ def _regions(subset: SubsetScores) -> Gallery:
     right = [(iou, outcome) for iou, outcome in seen if outcome.prediction.label == outcome.sample.label]
     chosen = sorted(right, key=lambda row: row[0])[: _MOST // 2]
     return Gallery(
-        "Right answers, worst regions", tuple(_card(outcome, [str(outcome.prediction.label)]) for _, outcome in chosen)
+        "Right answers, worst regions",
+        tuple(_card(outcome, [str(outcome.prediction.label)], True) for _, outcome in chosen),
     )
 
 
@@ -75,7 +77,9 @@ def _labels(subset: SubsetScores) -> Gallery:
         return max((abs(scores.get(label, 0.0) - (label in outcome.sample.labels)) for label in wrong), default=-1.0)
 
     chosen = sorted((outcome for outcome in subset.outcomes if margin(outcome) >= 0), key=margin, reverse=True)
-    return Gallery("Surest errors", tuple(_card(outcome, outcome.prediction.labels) for outcome in chosen[:_MOST]))
+    return Gallery(
+        "Surest errors", tuple(_card(outcome, outcome.prediction.labels, False) for outcome in chosen[:_MOST])
+    )
 
 
 def _pairs(evaluation: Evaluation, subset: SubsetScores) -> list[Gallery]:
@@ -97,15 +101,15 @@ def _pairs(evaluation: Evaluation, subset: SubsetScores) -> list[Gallery]:
     return galleries
 
 
-def _card(outcome: Outcome, found: Sequence[str]) -> Card:
+def _card(outcome: Outcome, found: Sequence[str], with_region: bool) -> Card:
     sample, prediction = outcome.sample, outcome.prediction
     facts = [("truth", _with_scores(sample.labels, outcome)), ("found", _with_scores(found, outcome))]
     if outcome.region:
         facts.append(("IoU", f"map {outcome.region[0]:.2f}, box {outcome.region[1]:.2f}"))
     columns = [(name, str(value)[:_MOST_CHARACTERS]) for name, value in sample.columns.items()]
     facts += [*columns[:_MOST_COLUMNS], ("line", str(sample.line))]
-    masked = outcome.region is not None or prediction.region is not None
-    return Card((load_media(sample, prediction.region, masked),), tuple(facts))
+    region = prediction.region if with_region else None
+    return Card((load_media(sample, region, masked=with_region),), tuple(facts))
 
 
 def _with_scores(labels: Sequence[str], outcome: Outcome) -> str:
