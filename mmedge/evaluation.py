@@ -149,7 +149,7 @@ class SubsetScores:
 
     @property
     def summary(self) -> dict[str, float | None]:
-        """The figures that sum it up, by name."""
+        """The figures that sum it up by name, the main metric first."""
         regions = {"map IoU": self.region.map_iou, "box IoU": self.region.box_iou} if self.region else {}
         return {**self.report.summary, **regions}
 

@@ -94,7 +94,7 @@ def print_evaluation(scores: Evaluation, *, per_class: bool) -> None:
     groups = sorted({group for _, subset in subsets for group in subset.groups})
     if groups:
         print_table(
-            f"By group: {scores.subsets[0].main.name.replace('_', ' ')}",
+            f"By group: {columns[0]}",
             ["group", *(name for name, _ in subsets)],
             [[group, *(_cell(subset.groups, group) for _, subset in subsets)] for group in groups],
         )

@@ -50,7 +50,7 @@ class ClassificationReport:
 
     @property
     def summary(self) -> dict[str, float | None]:
-        """The figures that sum it up, by name."""
+        """The figures that sum it up by name, the main metric first."""
         return {"accuracy": self.accuracy, "macro F1": self.macro_f1, "ROC AUC": self.macro_roc_auc}
 
     def to_dict(self) -> dict[str, Any]:

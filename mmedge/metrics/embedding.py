@@ -64,7 +64,7 @@ class EmbeddingReport:
 
     @property
     def summary(self) -> dict[str, float | None]:
-        """The figures that sum it up, by name."""
+        """The figures that sum it up by name, the main metric first."""
         recall = {f"recall@{k}": share for k, share in self.retrieval.recall.items()}
         return {"EER": self.verification.eer, "threshold": self.verification.threshold, **recall}
 

@@ -36,11 +36,11 @@ class MultiLabelReport:
 
     @property
     def summary(self) -> dict[str, float | None]:
-        """The figures that sum it up, by name."""
+        """The figures that sum it up by name, the main metric first."""
         return {
-            "subset accuracy": self.subset_accuracy,
-            "micro F1": self.micro_f1,
             "macro F1": self.macro_f1,
+            "micro F1": self.micro_f1,
+            "subset accuracy": self.subset_accuracy,
             "mAP": self.mean_average_precision,
         }
 

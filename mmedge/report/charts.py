@@ -87,7 +87,7 @@ def histogram(title: str, x_label: str, values: Mapping[tuple[str, str], npt.Arr
         x_label,
         "share of each",
         tuple(lines),
-        x.ticks(across, [f"{value:.2f}" for value in across]),
+        x.ticks(across, [f"{value:.2f}" for value in across.round(2) + 0.0]),
         y.ticks(up, [f"{value:.0%}" for value in up]),
         filled=True,
     )

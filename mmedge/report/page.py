@@ -56,7 +56,6 @@ def write_report(path: Path | str, evaluation: Evaluation, *, title: str, facts:
         title=title,
         facts=facts,
         area=(charts.LEFT, charts.TOP, charts.WIDTH, charts.HEIGHT),
-        main=subsets[-1].main,
         subsets=[(" + ".join(subset.modalities), subset) for subset in subsets],
         columns=list(dict.fromkeys(name for subset in subsets for name in subset.summary)),
         groups=sorted({group for subset in subsets for group in subset.groups})[:_MOST_GROUPS],
