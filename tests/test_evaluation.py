@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from scenes import LABELS as SIDES
+from scenes import answer, make_scenes
 
-from mmedge.data.folder import read_split
-from mmedge.evaluation import Predicted, evaluate, modality_subsets
-from mmedge.runtime.errors import DataError
+from mmedge.data.folder import Sample, read_split
+from mmedge.evaluation import Predicted, evaluate, modality_subsets, read_pairs
+from mmedge.metrics import EmbeddingReport, MultiLabelReport
+from mmedge.runtime.errors import DataError, InvalidArgument
 
 LABELS = ["high", "low"]
+MODALITIES = ["image", "audio", "text"]
 
 
 def brightness(inputs: Mapping[str, Any]) -> Predicted:
@@ -36,6 +43,133 @@ def test_subsets_no_sample_has_are_left_out(tones: Path) -> None:
     assert [subset.modalities for subset in scores.subsets] == [("audio",)]
     with pytest.raises(KeyError):
         scores["image", "audio"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return read_split(make_scenes(tmp_path_factory.mktemp("scenes")), "validation", MODALITIES, SIDES)
+
+
+def test_each_task_has_its_main_metric_and_strict_json(scenes: list[Sample]) -> None:
+    wanted: list[tuple[dict[str, Any], str, bool]] = [
+        ({}, "accuracy", True),
+        ({"multi_label": True}, "macro_f1", True),
+        ({"task": "embedding"}, "eer", False),
+        ({"task": "vqa"}, "accuracy", True),
+    ]
+    for options, name, larger in wanted:
+        scores = evaluate(answer, scenes, MODALITIES, SIDES, group_by="note", **options)
+        found = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+        for subset in scores.subsets:
+            row = found["+".join(subset.modalities)]
+            assert row["main"] == {"name": name, "value": subset.main.value, "larger_is_better": larger}
+            assert next(iter(subset.summary.values())) == subset.main.value
+            assert set(row["groups"]) == {"even", "<img src=x onerror=alert(2)>"}
+            assert row["samples"] == 30
+
+
+def test_a_groups_figure_is_that_of_its_samples_alone(scenes: list[Sample]) -> None:
+    for options in ({}, {"multi_label": True}, {"task": "embedding", "metric": "euclidean"}):
+        scores = evaluate(answer, scenes, ["image"], SIDES, group_by="note", **options)  # type: ignore[arg-type]
+        even = [sample for sample in scenes if sample.columns["note"] == "even"]
+        alone = evaluate(answer, even, ["image"], SIDES, **options)  # type: ignore[arg-type]
+        assert scores["image",].groups["even"] == pytest.approx(alone["image",].main.value)
+
+
+def test_several_labels_are_scored_as_sets(scenes: list[Sample]) -> None:
+    scores = evaluate(answer, scenes, ["audio"], SIDES, multi_label=True)["audio",]
+    pairs = [(set(outcome.sample.labels), set(outcome.prediction.labels)) for outcome in scores.outcomes]
+    assert isinstance(scores.report, MultiLabelReport)
+    assert scores.report.subset_accuracy == np.mean([true == found for true, found in pairs])
+    assert scores.report.mean_average_precision == 1.0  # the tone tells the side
+
+
+def test_answers_come_with_the_overlap_of_their_regions(scenes: list[Sample]) -> None:
+    scores = evaluate(answer, scenes, MODALITIES, SIDES, task="vqa")
+    with_image = scores["image", "text"]
+    ious, boxes = [], []
+    for outcome in with_image.outcomes:
+        region, mask = outcome.prediction.region, outcome.sample.mask()
+        assert region is not None
+        assert region.box is not None
+        assert mask is not None
+        shown = np.asarray(Image.fromarray(region.map).resize((60, 40), Image.Resampling.BILINEAR)) >= region.threshold
+        ious.append((shown & mask).sum() / (shown | mask).sum())
+        x, y, width, height = (round(side) for side in region.box)
+        box, true = np.zeros_like(mask), np.zeros_like(mask)
+        box[max(y, 0) : y + height, max(x, 0) : x + width] = True
+        rows, columns = np.nonzero(mask)
+        true[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+        outside = width * height - box.sum()  # a box may reach over the frame
+        boxes.append((box & true).sum() / ((box | true).sum() + outside))
+    assert with_image.region is not None
+    assert with_image.region.map_iou == pytest.approx(np.mean(ious))
+    assert with_image.region.box_iou == pytest.approx(np.mean(boxes))
+    assert with_image.region.samples == 30
+    assert scores["audio", "text"].region is None
+
+
+def test_a_sample_without_a_mask_counts_for_the_answer_alone(scenes: list[Sample]) -> None:
+    some = [replace(sample, mask_file=None) if number < 20 else sample for number, sample in enumerate(scenes)]
+    scores = evaluate(answer, some, ["image"], SIDES, task="vqa")["image",]
+    assert scores.region is not None
+    assert (scores.region.samples, scores.report.samples) == (10, 30)
+
+
+def test_one_modality_is_searched_for_with_another_by_row(scenes: list[Sample]) -> None:
+    count = iter(range(10**6))
+
+    def embed(inputs: Mapping[str, Any]) -> Predicted:
+        """Single modalities of a row lie together, a row per corner; its subsets are visited one after the other."""
+        vector = np.zeros(30, np.float32)
+        vector[next(count) // 3] = 1
+        return Predicted(embedding=vector)
+
+    scores = evaluate(embed, scenes, ["image", "audio"], [], task="embedding")
+    both = scores["image", "audio"].cross_modal
+    assert {name: found.recall[1] for name, found in both.items()} == {"image->audio": 1.0, "audio->image": 1.0}
+    assert scores["image",].cross_modal == {}
+    assert scores.to_dict()["image+audio"]["cross_modal"]["image->audio"]["queries"] == 30
+
+
+def test_pairs_may_be_given_by_line_and_those_that_lack_a_row_are_left_out(
+    scenes: list[Sample], tmp_path: Path
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"first": 1, "second": 4, "same": true}\n{"first": 1, "second": 2}\n{"first": 3, "second": 2}\n')
+    pairs = read_pairs(file, scenes)
+    assert pairs == [(1, 4), (1, 2), (3, 2)]
+    report = evaluate(answer, scenes, ["audio"], [], task="embedding", pairs=pairs)["audio",].report
+    assert isinstance(report, EmbeddingReport)
+    assert (report.verification.pairs, report.verification.same) == (3, 1)
+    fewer = evaluate(answer, scenes[:2], ["audio"], [], task="embedding", pairs=pairs)["audio",].report
+    assert isinstance(fewer, EmbeddingReport)
+    assert (fewer.verification.pairs, fewer.verification.undefined) == (1, "no pair is of one label")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1, 2]", "line 2: found b'\\[1, 2\\]'; expected"),
+        ("{", "line 2: found"),
+        ('{"first": 1, "second": [2]}', "line 2: found"),
+        ('{"first": 1, "second": 99}', r"line 2: \(1, 99\) are not both lines"),
+    ],
+)
+def test_bad_pairs_are_named_by_line(line: str, message: str, scenes: list[Sample], tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f'{{"first": 1, "second": 2}}\n{line}\n')
+    with pytest.raises(DataError, match=message):
+        read_pairs(file, scenes)
+    with pytest.raises(DataError, match="cannot read"):
+        read_pairs(tmp_path / "none.jsonl", scenes)
+
+
+def test_predictions_without_what_the_task_needs_are_refused(scenes: list[Sample]) -> None:
+    with pytest.raises(InvalidArgument, match="without an embedding"):
+        evaluate(lambda inputs: Predicted(SIDES[0]), scenes, ["image"], [], task="embedding")
+    with pytest.raises(InvalidArgument, match="found labels None"):
+        evaluate(lambda inputs: Predicted(), scenes, ["image"], SIDES)
 
 
 def test_nothing_to_evaluate_is_an_error() -> None:
