@@ -72,10 +72,12 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES) $(wildcard benchmarks/*.c)
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	$(BIN)/python docs/generate_c_api.py --check
+	$(BIN)/python docs/generate_cli.py --check
 	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release 'runtime/src/.*' 2> /dev/null
 
-docs: build/install.stamp  ## Write docs/c-api.md from the header's comments
+docs: build/install.stamp  ## Write docs/c-api.md from the header's comments, docs/cli/ from the commands' help
 	$(BIN)/python docs/generate_c_api.py
+	$(BIN)/python docs/generate_cli.py
 
 build/bundles/digits.mme: build/install.stamp tests/make_bundles.py $(wildcard export/*.py mmedge/models/*.py)
 	$(BIN)/python tests/make_bundles.py build/bundles

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,11 @@ def export_checkpoint(
     chosen = samples[::step][:parity_samples]
 
     def score(session: Session) -> dict[str, Any]:
+        def predict(given: Mapping[str, Any]) -> Any:
+            return session.run(**given)
+
         scores = evaluate(
-            lambda given: session.run(**given),
+            predict,
             samples,
             modalities,
             labels,

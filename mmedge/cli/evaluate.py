@@ -86,7 +86,7 @@ def _load(model: Path) -> tuple[Predict, list[str], list[str], dict[str, Any]]:
 
         session = Session(model)
         manifest = session.manifest
-        names = {entry.modality: entry.name for entry in manifest.inputs}
+        names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
 
         def run(inputs: Mapping[str, Any]) -> Any:
             return session.run(**{names[modality]: value for modality, value in inputs.items()})

@@ -108,15 +108,17 @@ def class_scores(
     probabilities: npt.NDArray[Any] | None,
 ) -> tuple[ClassScores, ...]:
     """Scores per label: `ratios` as `precision_recall_fscore_support` gives them, `truth` bool [samples, labels]."""
-    return tuple(
-        ClassScores(
-            label,
-            *(None if np.isnan(ratio) else float(ratio) for ratio in (precision, recall, f1)),
-            int(support),
-            *_roc_auc(truth[:, i], None if probabilities is None else probabilities[:, i]),
+    rows = []
+    for i, (label, precision, recall, f1, support) in enumerate(zip(labels, *ratios, strict=True)):
+        roc_auc, reason = _roc_auc(truth[:, i], None if probabilities is None else probabilities[:, i])
+        rows.append(
+            ClassScores(label, _defined(precision), _defined(recall), _defined(f1), int(support), roc_auc, reason)
         )
-        for i, (label, precision, recall, f1, support) in enumerate(zip(labels, *ratios, strict=True))
-    )
+    return tuple(rows)
+
+
+def _defined(ratio: np.float64) -> float | None:
+    return None if np.isnan(ratio) else float(ratio)
 
 
 def _roc_auc(truth: npt.NDArray[np.bool_], probabilities: npt.NDArray[Any] | None) -> tuple[float | None, str | None]:

@@ -82,7 +82,7 @@ def similarity(queries: Embeddings, gallery: Embeddings, metric: Metric) -> npt.
     a, b = queries.astype(np.float64), gallery.astype(np.float64)
     if metric == "euclidean":
         squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * (a @ b.T)
-        return -np.sqrt(np.maximum(squares, 0))
+        return np.asarray(-np.sqrt(np.maximum(squares, 0)))
     tiny = np.finfo(np.float64).tiny
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), tiny) for x in (a, b)]
     return np.asarray(unit[0] @ unit[1].T)

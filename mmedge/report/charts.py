@@ -81,13 +81,13 @@ def histogram(title: str, x_label: str, values: Mapping[tuple[str, str], npt.Arr
                 f"{label} ({arrays[label, kind].size})", kind, f"M{LEFT} {TOP + HEIGHT}{''.join(steps)}V{TOP + HEIGHT}Z"
             )
         )
-    across, up = np.linspace(low, high, 5), np.array([0, top / 2, top])
+    across, up = np.linspace(low, high, 5).tolist(), [0, top / 2, top]
     return Plot(
         title,
         x_label,
         "share of each",
         tuple(lines),
-        x.ticks(across, [f"{value:.2f}" for value in across.round(2) + 0.0]),
+        x.ticks(across, [f"{round(value, 2) + 0.0:.2f}" for value in across]),
         y.ticks(up, [f"{value:.0%}" for value in up]),
         filled=True,
     )

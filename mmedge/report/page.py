@@ -108,9 +108,9 @@ def _scores(evaluation: Evaluation, subset: SubsetScores) -> Plot | None:
         kinds = ("labels that apply", "labels that do not")
     else:
         for outcome in subset.outcomes:
-            score = outcome.prediction.scores.get(str(outcome.prediction.label))
-            if score is not None:
-                (right if outcome.prediction.label == outcome.sample.label else wrong).append(score)
+            found = str(outcome.prediction.label)
+            if found in outcome.prediction.scores:
+                (right if found == outcome.sample.label else wrong).append(outcome.prediction.scores[found])
         kinds = ("right", "wrong")
     return histogram("Scores", "probability", {(kinds[0], "good"): right, (kinds[1], "bad"): wrong})
 
