@@ -59,7 +59,9 @@ class Region(Protocol):
 
     @property
     def box(self) -> Box | None:
-        """The box around the region, in pixels of the upright frame; None where no cell reaches the threshold."""
+        """The box around the region, in pixels of the upright frame; None where no cell reaches the threshold, and
+        everywhere in a checkpoint's: only the runtime draws boxes.
+        """
 
 
 class Prediction(Protocol):
@@ -115,11 +117,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A sample and what the model made of it; `region` is the IoU of its map and of its box with the sample's mask."""
+    """A sample and what the model made of it; `region` is the IoU of its map and of its box (None: it was given none)
+    with the sample's mask.
+    """
 
     sample: Sample
     prediction: Prediction
-    region: tuple[float, float] | None = None
+    region: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -278,11 +282,13 @@ def scored_pairs(task: Task, outcomes: Sequence[Outcome]) -> Pairs:
     return score_pairs(embeddings(outcomes), [outcome.sample.label for outcome in outcomes], rows, task.metric)
 
 
-def _region(region: Region | None, mask: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
+def _region(region: Region | None, mask: npt.NDArray[np.bool_]) -> tuple[float, float | None] | None:
     found = map_iou(region.map, region.map_box, region.threshold, mask) if region else None
     if region is None or found is None:
         return None
-    return found, box_iou(region.box, bounding_box(mask)) if region.box else 0.0
+    if region.box is None:
+        return found, None if region.map.max() >= region.threshold else 0.0
+    return found, box_iou(region.box, bounding_box(mask))
 
 
 def _score(

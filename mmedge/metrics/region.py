@@ -72,6 +72,6 @@ def box_iou(first: Box, second: Box) -> float:
     return float(common / (first[2] * first[3] + second[2] * second[3] - common))
 
 
-def region_scores(ious: Sequence[tuple[float, float]]) -> RegionScores:
-    """The means of (map, box) per sample."""
-    return RegionScores(mean(iou for iou, _ in ious), mean(iou for _, iou in ious), len(ious))
+def region_scores(ious: Sequence[tuple[float, float | None]]) -> RegionScores:
+    """The means of (map, box) per sample; of boxes, those that were given."""
+    return RegionScores(mean(iou for iou, _ in ious), mean(iou for _, iou in ious if iou is not None), len(ious))
