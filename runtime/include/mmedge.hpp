@@ -1,4 +1,4 @@
-/* mmedge in C++20: RAII, std::span and exceptions over mmedge.h, header only.
+/* mmedge in C++20: RAII, std::span and exceptions over mmedge.h, header only. Galleries are in mmedge_gallery.hpp.
  * SPDX-License-Identifier: Apache-2.0
  *
  *   mmedge::Model model("digits.mme", {.threads = 2});
@@ -88,8 +88,10 @@ inline constexpr mme_data_type kDataType = [] {
     return MME_FLOAT16;
   } else if constexpr (std::is_same_v<Element, std::uint8_t>) {
     return MME_UINT8;
+  } else if constexpr (std::is_same_v<Element, std::int32_t>) {
+    return MME_INT32;
   } else {
-    static_assert(std::is_same_v<Element, std::int8_t>, "elements are float, uint16_t, uint8_t or int8_t");
+    static_assert(std::is_same_v<Element, std::int8_t>, "elements are float, uint16_t, uint8_t, int8_t or int32_t");
     return MME_INT8;
   }
 }();
@@ -182,7 +184,7 @@ inline mme_audio make_audio(std::span<const float> samples, int sample_rate, int
           sample_rate,       samples.data(),    samples.size() / static_cast<std::size_t>(std::max(channels, 1))};
 }
 
-// A ready tensor of float, uint8_t, int8_t, or uint16_t for the bits of float16. Lends both.
+// A ready tensor of float, uint8_t, int8_t, int32_t, or uint16_t for the bits of float16. Lends both.
 template <std::ranges::contiguous_range Values>
 mme_tensor make_tensor(const Values& values, std::span<const std::int64_t> shape) {
   using Element = std::ranges::range_value_t<Values>;
@@ -210,8 +212,8 @@ struct Tensor {
         bytes(static_cast<const std::byte*>(tensor.data), tensor.size),
         shape(tensor.shape, tensor.rank) {}
 
-  // The elements, as what they are: float, uint8_t, int8_t, or uint16_t for the bits of float16; MME_INVALID_ARGUMENT
-  // for another type.
+  // The elements, as what they are: float, uint8_t, int8_t, int32_t, or uint16_t for the bits of float16;
+  // MME_INVALID_ARGUMENT for another type.
   template <class Element>
   std::span<const Element> values() const {
     if (detail::kDataType<Element> != type) {
@@ -238,23 +240,55 @@ struct Input {
         preprocess(info.preprocess) {}
 };
 
-// What one run found; a view.
+// What one run found; a view. What the model's task does not have is empty, or -1 and 0.
 struct Result {
-  std::string_view label;                  // the best class
-  std::int32_t class_index;                // its index
-  float score;                             // its probability, 0 to 1
-  std::span<const float> scores;           // probability per class index
-  std::span<const std::int32_t> ranking;   // class indices, best first; the best top_k if asked for
+  std::string_view label;                         // the best class, or answer
+  std::int32_t class_index;                       // its index
+  float score;                                    // its probability, 0 to 1
+  std::span<const float> scores;                  // probability per class index
+  std::span<const std::int32_t> ranking;          // class indices, best first; the best top_k if asked for
+  std::span<const std::int32_t> above_threshold;  // of ranking: the labels that apply in a multi-label model
+  std::span<const float> embedding;
+  std::span<const float> input_weights;    // how much the fusion listened to each input
   std::size_t output_count, timing_count;  // for Session::output and Session::timing
 
   explicit Result(const mme_result& result)
-      : label(result.label),
+      : label(result.label ? result.label : ""),
         class_index(result.class_index),
         score(result.score),
         scores(result.scores, result.class_count),
         ranking(result.ranking, result.ranking_count),
+        above_threshold(result.ranking, result.above_threshold),
+        embedding(result.embedding, result.embedding_size),
+        input_weights(result.input_weights, result.input_weight_count),
         output_count(result.output_count),
         timing_count(result.timing_count) {}
+};
+
+// In pixels of the upright frame.
+struct Box {
+  float x, y, width, height;
+};
+
+// The part of an image that an answer rests on; a view.
+struct Region {
+  std::string_view input;      // the image input it is of
+  std::size_t rows, columns;   // of the map
+  std::span<const float> map;  // relevance of each cell, 0 to 1, row-major
+  Box map_box;                 // where the map lies; past the frame where that was padded
+  float threshold;             // relevance from which a cell belongs to the box
+  float score;                 // the largest relevance
+  Box box;                     // inside the frame; of no width where no cell reaches the threshold
+
+  explicit Region(const mme_region& region)
+      : input(region.input),
+        rows(region.rows),
+        columns(region.columns),
+        map(region.map, region.rows * region.columns),
+        map_box{region.map_x, region.map_y, region.map_width, region.map_height},
+        threshold(region.threshold),
+        score(region.score),
+        box{region.x, region.y, region.width, region.height} {}
 };
 
 // One stage of a run; a view. Times are on CLOCK_MONOTONIC, the epoch of std::chrono::steady_clock.
@@ -305,6 +339,13 @@ class Model {
   std::string_view task() const { return info().task; }
   std::string_view engine() const { return info().engine; }
   std::string_view manifest() const { return info().manifest; }
+  std::string_view graph_sha256() const { return info().graph_sha256; }
+  // "cosine" or "euclidean", and floats in an embedding; "" and 0 where the task has none.
+  std::string_view metric() const {
+    const char* metric = info().metric;
+    return metric ? metric : "";
+  }
+  std::size_t embedding_size() const { return info().embedding_size; }
 
   std::vector<Input> inputs() const {
     std::vector<Input> result;
@@ -358,6 +399,10 @@ class Session {
   void set(const char* input, const mme_tensor& tensor) {
     detail::check(mme_session_set_tensor(get(), input, &tensor));
   }
+  // UTF-8.
+  void set(const char* input, std::string_view text) {
+    detail::check(mme_session_set_text(get(), input, text.data() ? text.data() : "", text.size()));
+  }
   void set_absent(const char* input) { detail::check(mme_session_set_absent(get(), input)); }
 
   // Live samples: mme_session_push_audio and mme_session_reset_audio.
@@ -376,6 +421,13 @@ class Session {
     auto tensor = detail::sized<mme_tensor>();
     detail::check(mme_session_output(get(), index, &tensor));
     return Tensor(tensor);
+  }
+
+  // The region of the last run's answer; valid until the next run.
+  Region region() {
+    auto region = detail::sized<mme_region>();
+    detail::check(mme_session_region(get(), &region));
+    return Region(region);
   }
 
   // Stage `index` of the last run; valid until the next run.
@@ -403,6 +455,13 @@ class Preprocessor {
     handle_.reset(handle);
   }
 
+  // mme_preprocessor_create_in; `directory` is where the files lie that the parameters name.
+  Preprocessor(const std::string& parameters, const std::filesystem::path& directory) {
+    mme_preprocessor* handle = nullptr;
+    detail::check(mme_preprocessor_create_in(parameters.c_str(), directory.string().c_str(), &handle));
+    handle_.reset(handle);
+  }
+
   // What it makes; valid as long as the preprocessor.
   Input info() const {
     auto value = detail::sized<mme_input_info>();
@@ -410,9 +469,11 @@ class Preprocessor {
     return Input(value);
   }
 
-  // The tensor of a frame, of a clip, of a stream's next samples and of its end; each valid until the next call.
+  // The tensor of a frame, of a clip, of UTF-8 text, of a stream's next samples and of its end; each valid until the
+  // next call.
   Tensor run(const mme_image& image) { return take(mme_preprocessor_image, &image); }
   Tensor run(const mme_audio& audio) { return take(mme_preprocessor_audio, &audio); }
+  Tensor run(std::string_view text) { return take(mme_preprocessor_text, text.data() ? text.data() : "", text.size()); }
   Tensor push(const mme_audio& audio) { return take(mme_preprocessor_push_audio, &audio); }
   Tensor end() { return take(mme_preprocessor_end_audio); }
 
@@ -421,7 +482,7 @@ class Preprocessor {
 
  private:
   template <class Call, class... Data>
-  Tensor take(Call call, const Data*... data) {
+  Tensor take(Call call, Data... data) {
     auto tensor = detail::sized<mme_tensor>();
     detail::check(call(get(), data..., &tensor));
     return Tensor(tensor);

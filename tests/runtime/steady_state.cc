@@ -344,6 +344,53 @@ TEST(SteadyState, ASearch) {
   }
 }
 
+// What each task finds, and all that is read of it, from frames of one size.
+TEST(SteadyState, EveryTask) {
+  for (const char* bundle : {"multilabel.mme", "embedding.mme", "vqa.mme"}) {
+    mme_model* model = nullptr;
+    mme_session* session = nullptr;
+    mme_gallery* gallery = nullptr;
+    ASSERT_EQ(mme_model_open(bundle_path(bundle).c_str(), nullptr, &model), MME_OK) << mme_last_error();
+    ASSERT_EQ(mme_session_create(model, nullptr, &session), MME_OK) << mme_last_error();
+    ASSERT_EQ(mme_gallery_create(8, MME_COSINE, nullptr, &gallery), MME_OK) << mme_last_error();
+    mme_model_info info{sizeof(mme_model_info)};
+    ASSERT_EQ(mme_model_get_info(model, &info), MME_OK);
+    std::vector<std::string> inputs;
+    for (size_t i = 0; i < info.input_count; ++i) {
+      mme_input_info input{sizeof(mme_input_info)};
+      ASSERT_EQ(mme_model_get_input(model, i, &input), MME_OK);
+      inputs.emplace_back(input.name);
+    }
+    const Frame frame(MME_IMAGE_RGB8);
+    mme_result result{sizeof(mme_result)};
+    mme_region region{sizeof(mme_region)};
+    settle_and_expect_none([&] {
+      mme_status status = MME_OK;
+      for (const std::string& input : inputs) {
+        if (status != MME_OK) break;
+        status = input == "audio" ? mme_session_set_absent(session, "audio")
+                                  : mme_session_set_image(session, input.c_str(), &frame.image);
+      }
+      if (status == MME_OK) status = mme_session_run(session, &result);
+      if (status != MME_OK || inputs.back() != "audio") return status;
+      return mme_session_region(session, &region);
+    });
+    if (result.embedding != nullptr) {
+      for (const char* name : {"one", "two", "one"}) {
+        ASSERT_EQ(mme_gallery_enroll(gallery, name, result.embedding, result.embedding_size), MME_OK);
+      }
+      std::array<mme_match, 1024> matches{mme_match{sizeof(mme_match)}};
+      size_t found = 0;
+      settle_and_expect_none(
+          [&] { return mme_gallery_search(gallery, result.embedding, 8, matches.size(), matches.data(), &found); });
+      EXPECT_EQ(found, 2U);
+    }
+    mme_gallery_destroy(gallery);
+    mme_session_destroy(session);
+    mme_model_close(model);
+  }
+}
+
 // The counter itself: what is known to allocate and to lock is seen, and the engine's own work is left out.
 TEST_F(SteadyStateTest, WhatAllocatesOrLocksIsCounted) {
   mme_audio audio = make_audio(samples, 8000);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from cffi import FFI
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ def test_every_function_of_the_header_is_among_the_symbols_and_the_signatures():
     assert declared == functions((ABI / "signatures.c").read_text())
 
 
-def test_what_version_0_1_declared_is_declared_still():
-    old = (ABI / "mmedge-0.1.h").read_text()
+@pytest.mark.parametrize("version", ["0.1", "0.2"])
+def test_what_an_older_version_declared_is_declared_still(version: str):
+    old = (ABI / f"mmedge-{version}.h").read_text()
     assert functions(old[old.index("[binding]") :]) <= functions(declarations())

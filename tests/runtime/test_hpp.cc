@@ -1,7 +1,9 @@
 // The C++ wrapper against the C API it wraps.
+#include <unistd.h>
+
 #include <array>
 #include <cstring>
-#include <mmedge.hpp>
+#include <mmedge_gallery.hpp>
 #include <type_traits>
 #include <utility>
 
@@ -12,7 +14,8 @@ namespace {
 template <class Class>
 constexpr bool kMovesOnly = std::is_nothrow_move_constructible_v<Class> && std::is_nothrow_move_assignable_v<Class> &&
                             !std::is_copy_constructible_v<Class> && !std::is_copy_assignable_v<Class>;
-static_assert(kMovesOnly<mmedge::Model> && kMovesOnly<mmedge::Session> && kMovesOnly<mmedge::Preprocessor>);
+static_assert(kMovesOnly<mmedge::Model> && kMovesOnly<mmedge::Session> && kMovesOnly<mmedge::Preprocessor> &&
+              kMovesOnly<mmedge::Gallery>);
 
 constexpr const char* kGreyImage =
     R"({"type": "image", "width": 4, "height": 2, "channels": "grey", "fit": "stretch", "interpolation": "bilinear",
@@ -261,6 +264,72 @@ TEST_F(HppTest, PushedSamplesMakeAnInputPresent) {
   session.push("audio", mmedge::make_audio(std::span(samples).subspan(4000), 8000));
   const mmedge::Result again = session.run();
   EXPECT_TRUE(std::equal(first.begin(), first.end(), again.scores.begin()));
+}
+
+TEST(HppTasks, AMultiLabelModelsLabelsAreThoseAboveItsThreshold) {
+  const mmedge::Model model(bundle_path("multilabel.mme"));
+  mmedge::Session session(model);
+  session.set("image", mmedge::make_image(MME_IMAGE_RGB8, 1, 1, std::vector<uint8_t>{255, 0, 220}));
+  const mmedge::Result result = session.run();
+  EXPECT_EQ(std::vector<int32_t>(result.above_threshold.begin(), result.above_threshold.end()),
+            (std::vector<int32_t>{0, 2}));
+  EXPECT_TRUE(result.embedding.empty());
+  EXPECT_EQ(model.metric(), "");
+  EXPECT_EQ(status_of([&] { session.region(); }), MME_INVALID_ARGUMENT);
+}
+
+TEST(HppTasks, AnAnswerHasARegion) {
+  const mmedge::Model model(bundle_path("vqa.mme"));
+  mmedge::Session session(model);
+  const std::vector<uint8_t> white(80 * 60, 255);
+  session.set("image", mmedge::make_image(MME_IMAGE_GREY8, 80, 60, white));
+  session.set_absent("audio");
+  EXPECT_EQ(session.run().label, "left");
+  const mmedge::Region region = session.region();
+  EXPECT_EQ(region.input, "image");
+  EXPECT_EQ(region.map.size(), 48U);
+  EXPECT_EQ(region.score, 1);
+  EXPECT_EQ(region.box.width, 80);
+  EXPECT_EQ(region.map_box.height, 60);
+}
+
+TEST(HppTasks, EmbeddingsAreEnrolledFoundAndKept) {
+  const mmedge::Model model(bundle_path("embedding.mme"));
+  EXPECT_EQ(model.embedding_size(), 8U);
+  mmedge::Session session(model);
+  const auto embed = [&](std::vector<uint8_t> pixels) {
+    session.set("front", mmedge::make_image(MME_IMAGE_GREY8, 2, 2, pixels));
+    session.set_absent("back");
+    const mmedge::Result result = session.run();
+    EXPECT_EQ(result.label, "");
+    EXPECT_EQ(result.class_index, -1);
+    return std::vector<float>(result.embedding.begin(), result.embedding.end());
+  };
+  mmedge::Gallery gallery(model);
+  EXPECT_TRUE(gallery.search(embed({9, 0, 0, 0}), 3).empty());
+  gallery.enroll("left", embed({9, 0, 0, 0}));
+  gallery.enroll("right", embed({0, 9, 0, 0}));
+  gallery.enroll("left", embed({0, 0, 9, 0}));
+  EXPECT_EQ(gallery.size(), 3U);
+  EXPECT_EQ(gallery.model(), model.graph_sha256());
+  const auto path = std::filesystem::temp_directory_path() / ("mmedge-hpp-" + std::to_string(getpid()) + ".gallery");
+  gallery.save(path);
+  gallery.remove("left");
+  EXPECT_EQ(gallery.search(embed({0, 0, 9, 0}), 3).size(), 1U);
+  gallery = mmedge::Gallery::load(path);
+  std::filesystem::remove(path);
+  EXPECT_EQ(gallery.metric(), MME_COSINE);
+  EXPECT_EQ(gallery.dimension(), 8U);
+  const auto found = gallery.search(embed({0, 1, 9, 0}), 3);
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[0].name, "left");
+  EXPECT_GT(found[0].score, 0.99F);
+  std::array<mme_match, 1> one{};
+  EXPECT_EQ(gallery.search(embed({0, 9, 0, 0}), one), 1U);
+  EXPECT_STREQ(one[0].name, "right");
+  EXPECT_EQ(status_of([&] { gallery.search(embed({9, 0, 0, 0}), 0); }), MME_INVALID_ARGUMENT);
+  EXPECT_EQ(status_of([&] { gallery.remove("nobody"); }), MME_INVALID_ARGUMENT);
+  EXPECT_EQ(status_of([&] { mmedge::Gallery::load(path); }), MME_BAD_INPUT);
 }
 
 TEST(HppSimilarity, TheNearestRowsComeFirst) {

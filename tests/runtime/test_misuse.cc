@@ -25,23 +25,31 @@ struct World {
     EXPECT_EQ(mme_session_create(model, nullptr, &session), MME_OK) << mme_last_error();
     EXPECT_EQ(mme_preprocessor_create(kImage, &image_preprocessor), MME_OK) << mme_last_error();
     EXPECT_EQ(mme_preprocessor_create(kLogMel, &audio_preprocessor), MME_OK) << mme_last_error();
+    EXPECT_EQ(mme_gallery_create(8, MME_COSINE, nullptr, &named), MME_OK) << mme_last_error();
+    EXPECT_EQ(mme_gallery_enroll(named, "one", query.data(), query.size()), MME_OK) << mme_last_error();
+    EXPECT_EQ(mme_model_open(bundle_path("vqa.mme").c_str(), nullptr, &vqa_model), MME_OK) << mme_last_error();
+    EXPECT_EQ(mme_session_create(vqa_model, nullptr, &vqa), MME_OK) << mme_last_error();
   }
   World(const World&) = delete;
   World& operator=(const World&) = delete;
   ~World() {
+    mme_session_destroy(vqa);
+    mme_model_close(vqa_model);
+    mme_gallery_destroy(named);
     mme_preprocessor_destroy(audio_preprocessor);
     mme_preprocessor_destroy(image_preprocessor);
     mme_session_destroy(session);
     mme_model_close(model);
   }
 
-  mme_status run() {
+  mme_status run() { return run(session); }
+  mme_status run(mme_session* on) const {
     mme_result found{};
     found.struct_size = sizeof found;
-    const mme_status status = mme_session_set_image(session, "image", &image);
+    const mme_status status = mme_session_set_image(on, "image", &image);
     if (status != MME_OK) return status;
-    mme_session_set_absent(session, "audio");
-    return mme_session_run(session, &found);
+    mme_session_set_absent(on, "audio");
+    return mme_session_run(on, &found);
   }
 
   std::string path = bundle_path("digits.mme").string();
@@ -69,6 +77,12 @@ struct World {
   std::array<int64_t, 2> indices{};
   std::array<float, 2> scores{};
   size_t found = 0;
+  mme_gallery* named = nullptr;
+  mme_gallery_info gallery_info{sizeof(mme_gallery_info)};
+  std::array<mme_match, 2> matches{mme_match{sizeof(mme_match)}};
+  mme_model* vqa_model = nullptr;
+  mme_session* vqa = nullptr;
+  mme_region region{sizeof(mme_region)};
 };
 
 // What a call answers on a thread that saw no failure yet, so that the message can only be its own.
@@ -90,13 +104,18 @@ Answer ask(const std::function<mme_status()>& call) {
 // Every function that takes a handle, given `handle` for it.
 struct HandleCall {
   const char* function;
-  char kind;  // of the handle: 'm'odel, 's'ession, 'p'reprocessor
+  char kind;  // of the handle: 'm'odel, 's'ession, 'p'reprocessor, 'g'allery
   std::function<mme_status(World&, void* handle)> call;
 };
 
 mme_model* as_model(void* handle) { return static_cast<mme_model*>(handle); }
 mme_session* as_session(void* handle) { return static_cast<mme_session*>(handle); }
 mme_preprocessor* as_preprocessor(void* handle) { return static_cast<mme_preprocessor*>(handle); }
+mme_gallery* as_gallery(void* handle) { return static_cast<mme_gallery*>(handle); }
+
+mme_status search(World& w, mme_gallery* gallery) {
+  return mme_gallery_search(gallery, w.query.data(), w.query.size(), w.matches.size(), w.matches.data(), &w.found);
+}
 
 const std::vector<HandleCall>& handle_calls() {
   static const std::vector<HandleCall> calls{
@@ -129,6 +148,7 @@ const std::vector<HandleCall>& handle_calls() {
       {"mme_session_set_absent", 's', [](World&, void* h) { return mme_session_set_absent(as_session(h), "image"); }},
       {"mme_session_run", 's', [](World& w, void* h) { return mme_session_run(as_session(h), &w.result); }},
       {"mme_session_output", 's', [](World& w, void* h) { return mme_session_output(as_session(h), 0, &w.tensor); }},
+      {"mme_session_region", 's', [](World& w, void* h) { return mme_session_region(as_session(h), &w.region); }},
       {"mme_session_timing", 's', [](World& w, void* h) { return mme_session_timing(as_session(h), 0, &w.timing); }},
       {"mme_preprocessor_destroy", 'p', [](World&, void* h) { return mme_preprocessor_destroy(as_preprocessor(h)); }},
       {"mme_preprocessor_get_info", 'p',
@@ -141,6 +161,14 @@ const std::vector<HandleCall>& handle_calls() {
        [](World& w, void* h) { return mme_preprocessor_push_audio(as_preprocessor(h), &w.audio, &w.tensor); }},
       {"mme_preprocessor_end_audio", 'p',
        [](World& w, void* h) { return mme_preprocessor_end_audio(as_preprocessor(h), &w.tensor); }},
+      {"mme_gallery_save", 'g', [](World& w, void* h) { return mme_gallery_save(as_gallery(h), w.path.c_str()); }},
+      {"mme_gallery_destroy", 'g', [](World&, void* h) { return mme_gallery_destroy(as_gallery(h)); }},
+      {"mme_gallery_get_info", 'g',
+       [](World& w, void* h) { return mme_gallery_get_info(as_gallery(h), &w.gallery_info); }},
+      {"mme_gallery_enroll", 'g',
+       [](World& w, void* h) { return mme_gallery_enroll(as_gallery(h), "x", w.query.data(), w.query.size()); }},
+      {"mme_gallery_remove", 'g', [](World&, void* h) { return mme_gallery_remove(as_gallery(h), "one"); }},
+      {"mme_gallery_search", 'g', [](World& w, void* h) { return search(w, as_gallery(h)); }},
   };
   return calls;
 }
@@ -238,6 +266,9 @@ const std::vector<BadCall>& bad_calls() {
        [](World& w) { return w.run() == MME_OK ? mme_session_output(w.session, 0, nullptr) : MME_OK; }},
       {"mme_session_output index",
        [](World& w) { return w.run() == MME_OK ? mme_session_output(w.session, SIZE_MAX, &w.tensor) : MME_OK; }},
+      {"mme_session_region before run", [](World& w) { return mme_session_region(w.vqa, &w.region); }, MME_NOT_READY},
+      {"mme_session_region task", [](World& w) { return mme_session_region(w.session, &w.region); }},
+      {"mme_session_region region", [](World& w) { return mme_session_region(w.vqa, nullptr); }},
       {"mme_session_timing before run", [](World& w) { return mme_session_timing(w.session, 0, &w.timing); },
        MME_NOT_READY},
       {"mme_session_timing timing",
@@ -286,6 +317,46 @@ const std::vector<BadCall>& bad_calls() {
        [](World& w) { return mme_preprocessor_end_audio(w.image_preprocessor, &w.tensor); }},
       {"mme_preprocessor_end_audio before push",
        [](World& w) { return mme_preprocessor_end_audio(w.audio_preprocessor, &w.tensor); }, MME_BAD_INPUT},
+  };
+  return calls;
+}
+
+const std::vector<BadCall>& bad_galleries() {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  static const std::vector<BadCall> calls{
+      {"mme_gallery_create gallery", [](World&) { return mme_gallery_create(8, MME_COSINE, nullptr, nullptr); }},
+      {"mme_gallery_create metric", [](World& w) { return mme_gallery_create(8, 3, nullptr, &w.named); }},
+      {"mme_gallery_create dimension 0", [](World& w) { return mme_gallery_create(0, MME_DOT, nullptr, &w.named); }},
+      {"mme_gallery_create dimension", [](World& w) { return mme_gallery_create(65537, MME_DOT, nullptr, &w.named); }},
+      {"mme_gallery_load path", [](World& w) { return mme_gallery_load(nullptr, &w.named); }},
+      {"mme_gallery_load gallery", [](World& w) { return mme_gallery_load(w.path.c_str(), nullptr); }},
+      {"mme_gallery_load missing", [](World& w) { return mme_gallery_load("/nonexistent", &w.named); }, MME_BAD_INPUT},
+      {"mme_gallery_load directory", [](World& w) { return mme_gallery_load(w.path.c_str(), &w.named); },
+       MME_BAD_INPUT},
+      {"mme_gallery_save path", [](World& w) { return mme_gallery_save(w.named, nullptr); }},
+      {"mme_gallery_save nowhere", [](World& w) { return mme_gallery_save(w.named, "/nonexistent/x"); }},
+      {"mme_gallery_save directory", [](World& w) { return mme_gallery_save(w.named, w.path.c_str()); }},
+      {"mme_gallery_save empty", [](World& w) { return mme_gallery_save(w.named, ""); }},
+      {"mme_gallery_get_info info", [](World& w) { return mme_gallery_get_info(w.named, nullptr); }},
+      {"mme_gallery_enroll name", [](World& w) { return mme_gallery_enroll(w.named, nullptr, w.query.data(), 8); }},
+      {"mme_gallery_enroll empty name", [](World& w) { return mme_gallery_enroll(w.named, "", w.query.data(), 8); }},
+      {"mme_gallery_enroll embedding", [](World& w) { return mme_gallery_enroll(w.named, "x", nullptr, 8); }},
+      {"mme_gallery_enroll size", [](World& w) { return mme_gallery_enroll(w.named, "x", w.query.data(), SIZE_MAX); }},
+      {"mme_gallery_enroll NaN",
+       [](World& w) { return w.query[7] = kNan, mme_gallery_enroll(w.named, "x", w.query.data(), 8); }, MME_BAD_INPUT},
+      {"mme_gallery_remove name", [](World& w) { return mme_gallery_remove(w.named, nullptr); }},
+      {"mme_gallery_remove unknown", [](World& w) { return mme_gallery_remove(w.named, "x"); }},
+      {"mme_gallery_search embedding",
+       [](World& w) { return mme_gallery_search(w.named, nullptr, 8, 2, w.matches.data(), &w.found); }},
+      {"mme_gallery_search size",
+       [](World& w) { return mme_gallery_search(w.named, w.query.data(), 7, 2, w.matches.data(), &w.found); }},
+      {"mme_gallery_search k",
+       [](World& w) { return mme_gallery_search(w.named, w.query.data(), 8, 0, w.matches.data(), &w.found); }},
+      {"mme_gallery_search matches",
+       [](World& w) { return mme_gallery_search(w.named, w.query.data(), 8, 2, nullptr, &w.found); }},
+      {"mme_gallery_search found",
+       [](World& w) { return mme_gallery_search(w.named, w.query.data(), 8, 2, w.matches.data(), nullptr); }},
+      {"mme_gallery_search NaN", [](World& w) { return w.query[3] = kNan, search(w, w.named); }, MME_BAD_INPUT},
   };
   return calls;
 }
@@ -341,6 +412,9 @@ void expect_refused(const std::vector<BadCall>& calls) {
     EXPECT_EQ(world.timing.stage, nullptr) << bad.what;
     EXPECT_EQ(world.indices[0], 0) << bad.what;
     EXPECT_EQ(world.found, 0U) << bad.what;
+    EXPECT_EQ(world.matches[0].name, nullptr) << bad.what;
+    EXPECT_EQ(world.region.input, nullptr) << bad.what;
+    EXPECT_EQ(world.gallery_info.model, nullptr) << bad.what;
   }
 }
 
@@ -349,6 +423,9 @@ TEST(Misuse, AHandleThatIsNotALiveOneOfItsKindIsRefused) {
   mme_model* closed = nullptr;
   mme_session* destroyed = nullptr;
   mme_preprocessor* gone = nullptr;
+  mme_gallery* emptied = nullptr;
+  ASSERT_EQ(mme_gallery_create(8, MME_COSINE, nullptr, &emptied), MME_OK);
+  ASSERT_EQ(mme_gallery_destroy(emptied), MME_OK);
   ASSERT_EQ(mme_model_open(world.path.c_str(), nullptr, &closed), MME_OK);
   ASSERT_EQ(mme_session_create(closed, nullptr, &destroyed), MME_OK);
   ASSERT_EQ(mme_preprocessor_create(kImage, &gone), MME_OK);
@@ -362,28 +439,38 @@ TEST(Misuse, AHandleThatIsNotALiveOneOfItsKindIsRefused) {
                            closed,
                            destroyed,
                            gone,
+                           emptied,
                            &world,
                            world.pixels.data(),
                            made_up(1),
                            made_up(UINTPTR_MAX),
                            made_up(0x4d00000000000000),
                            made_up(0x53ffffffffffffff),
-                           made_up(0x5000000000200000)};
+                           made_up(0x5000000000200000),
+                           made_up(0x4700000000200000)};
     void* const live_model = world.model;
     void* const live_session = world.session;
     void* const live_preprocessor = world.image_preprocessor;
+    void* const live_gallery = world.named;
     if (one.kind != 'm') bad.push_back(live_model);
     if (one.kind != 's') bad.push_back(live_session);
     if (one.kind != 'p') bad.push_back(live_preprocessor);
-    const void* live = one.kind == 'm' ? live_model : one.kind == 's' ? live_session : live_preprocessor;
+    if (one.kind != 'g') bad.push_back(live_gallery);
+    const void* live = one.kind == 'm'   ? live_model
+                       : one.kind == 's' ? live_session
+                       : one.kind == 'p' ? live_preprocessor
+                                         : live_gallery;
     for (int bit = 0; bit < 64; ++bit) {  // a live handle with one bit turned
       void* turned = made_up(reinterpret_cast<uintptr_t>(live) ^ uintptr_t{1} << bit);
-      if (turned != world.audio_preprocessor) bad.push_back(turned);
+      if (turned != world.audio_preprocessor && turned != world.vqa && turned != world.vqa_model) bad.push_back(turned);
     }
     for (void* handle : bad) {
       const Answer answer = ask([&] { return one.call(world, handle); });
       EXPECT_STREQ(mme_status_name(answer.status), "MME_INVALID_HANDLE") << one.function << "(" << handle << ")";
-      const char* kind = one.kind == 'm' ? "mme_model" : one.kind == 's' ? "mme_session" : "mme_preprocessor";
+      const char* kind = one.kind == 'm'   ? "mme_model"
+                         : one.kind == 's' ? "mme_session"
+                         : one.kind == 'p' ? "mme_preprocessor"
+                                           : "mme_gallery";
       EXPECT_NE(answer.message.find(kind), std::string::npos) << one.function << ": " << answer.message;
     }
   }
@@ -392,6 +479,8 @@ TEST(Misuse, AHandleThatIsNotALiveOneOfItsKindIsRefused) {
 }
 
 TEST(Misuse, AnArgumentThatCannotBeUsedIsRefused) { expect_refused(bad_calls()); }
+
+TEST(Misuse, AGalleryThatCannotBeUsedIsRefused) { expect_refused(bad_galleries()); }
 
 TEST(Misuse, ASearchThatCannotBeUsedIsRefused) { expect_refused(bad_searches()); }
 
@@ -493,6 +582,19 @@ const std::vector<SizedCall>& sized_calls() {
                                           EXPECT_EQ(w.run(), MME_OK);
                                           return mme_session_timing(w.session, 0, out);
                                         }),
+      sized<mme_region, &World::region>("mme_session_region", false,
+                                        [](World& w, mme_region* out) {
+                                          EXPECT_EQ(w.run(w.vqa), MME_OK);
+                                          return mme_session_region(w.vqa, out);
+                                        }),
+      sized<mme_gallery_info, &World::gallery_info>(
+          "mme_gallery_get_info", false,
+          [](World& w, mme_gallery_info* out) { return mme_gallery_get_info(w.named, out); }),
+      {"mme_gallery_search", sizeof(mme_match), false,
+       [](World& w, void* out) {
+         return mme_gallery_search(w.named, w.query.data(), 8, 1, static_cast<mme_match*>(out), &w.found);
+       },
+       [](World& w) -> const void* { return w.matches.data(); }},
       sized<mme_tensor, &World::tensor>(
           "mme_preprocessor_image", false,
           [](World& w, mme_tensor* out) { return mme_preprocessor_image(w.image_preprocessor, &w.image, out); }),
@@ -502,14 +604,15 @@ const std::vector<SizedCall>& sized_calls() {
       sized<mme_tensor, &World::tensor>(
           "mme_preprocessor_push_audio", false,
           [](World& w, mme_tensor* out) { return mme_preprocessor_push_audio(w.audio_preprocessor, &w.audio, out); }),
-      sized<mme_tensor, &World::tensor>(
-          "mme_preprocessor_end_audio", false,
-          [](World& w, mme_tensor* out) {
-            mme_tensor ignored{sizeof(mme_tensor)};
-            EXPECT_EQ(mme_preprocessor_push_audio(w.audio_preprocessor, &w.audio, &ignored), MME_OK)
-                << mme_last_error();
-            return mme_preprocessor_end_audio(w.audio_preprocessor, out);
-          }),
+      sized<mme_tensor, &World::tensor>("mme_preprocessor_end_audio", false,
+                                        [](World& w, mme_tensor* out) {
+                                          mme_tensor ignored{sizeof(mme_tensor)};
+                                          EXPECT_EQ(
+                                              mme_preprocessor_push_audio(w.audio_preprocessor, &w.audio, &ignored),
+                                              MME_OK)
+                                              << mme_last_error();
+                                          return mme_preprocessor_end_audio(w.audio_preprocessor, out);
+                                        }),
   };
   return calls;
 }
@@ -556,7 +659,7 @@ TEST(Versions, ANewerClientIsServedAsLongAsItAsksNothingUnknown) {
 TEST(Misuse, EveryFunctionOfTheLibraryIsMisusedHere) {
   std::set<std::string> tried{"mme_status_name", "mme_last_error", "mme_api_version", "mme_version"};  // cannot fail
   for (const HandleCall& one : handle_calls()) tried.insert(one.function);
-  for (const auto* table : {&bad_calls(), &bad_searches()}) {
+  for (const auto* table : {&bad_calls(), &bad_searches(), &bad_galleries()}) {
     for (const BadCall& bad : *table) tried.insert(bad.what.substr(0, bad.what.find(' ')));
   }
   std::ifstream listed(MMEDGE_SYMBOLS);

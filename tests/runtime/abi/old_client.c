@@ -1,10 +1,10 @@
-/* A program of the time of version 0.1: it sees that version's header alone, and runs with today's library. After each
- * of its structs lie bytes that the library must leave as they are. */
+/* A program of the time of an older version: it sees that version's header alone, MMEDGE_OLD_HEADER, and runs with
+ * today's library. After each of its structs lie bytes that the library must leave as they are. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mmedge-0.1.h"
+#include MMEDGE_OLD_HEADER
 
 enum { kGuard = 256, kGuardByte = 0xA5 };
 
@@ -140,6 +140,24 @@ int main(void) {
   CHECK_GUARDS(session_options);
 
   CHECK(mme_preprocessor_destroy(preprocessor) == MME_OK);
+#if MME_API_VERSION_MINOR >= 2
+  CHECK(result.value.ranking_count == 10);
+  CHECK(mme_session_push_audio(session, "audio", &audio.value) == MME_OK);
+  CHECK(mme_session_set_absent(session, "image") == MME_OK);
+  CHECK(mme_session_run(session, &result.value) == MME_OK);
+  CHECK_GUARDS(result);
+  const float gallery[] = {0, 1, 1, 0}, query[] = {2, 0};
+  int64_t index = -1;
+  size_t found = 0;
+  float similarity = 0;
+  GUARDED(mme_search, search);
+  search.value.gallery = gallery;
+  search.value.rows = 2;
+  search.value.dimension = 2;
+  CHECK(mme_similarity_top_k(&search.value, query, 1, &index, &similarity, &found) == MME_OK);
+  CHECK(found == 1 && index == 1 && similarity == 1);
+  CHECK_GUARDS(search);
+#endif
   CHECK(mme_session_destroy(session) == MME_OK);
   CHECK(mme_model_close(model) == MME_OK);
   CHECK(mme_model_close(model) == MME_INVALID_HANDLE);

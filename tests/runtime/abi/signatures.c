@@ -32,3 +32,16 @@ mme_status mme_preprocessor_push_audio(mme_preprocessor *preprocessor, const mme
 mme_status mme_preprocessor_end_audio(mme_preprocessor *preprocessor, mme_tensor *tensor);
 mme_status mme_similarity_top_k(const mme_search *search, const float *query, size_t k, int64_t *indices, float *scores,
                                 size_t *found);
+mme_status mme_session_set_text(mme_session *session, const char *input, const char *text, size_t size);
+mme_status mme_session_region(mme_session *session, mme_region *region);
+mme_status mme_preprocessor_create_in(const char *parameters, const char *directory, mme_preprocessor **preprocessor);
+mme_status mme_preprocessor_text(mme_preprocessor *preprocessor, const char *text, size_t size, mme_tensor *tensor);
+mme_status mme_gallery_create(size_t dimension, int32_t metric, const char *model, mme_gallery **gallery);
+mme_status mme_gallery_load(const char *path, mme_gallery **gallery);
+mme_status mme_gallery_save(mme_gallery *gallery, const char *path);
+mme_status mme_gallery_destroy(mme_gallery *gallery);
+mme_status mme_gallery_get_info(mme_gallery *gallery, mme_gallery_info *info);
+mme_status mme_gallery_enroll(mme_gallery *gallery, const char *name, const float *embedding, size_t size);
+mme_status mme_gallery_remove(mme_gallery *gallery, const char *name);
+mme_status mme_gallery_search(mme_gallery *gallery, const float *embedding, size_t size, size_t k, mme_match *matches,
+                              size_t *found);
