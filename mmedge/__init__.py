@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmedge.runtime import Audio, Image, Preprocessor, Result, Session
+    from mmedge.runtime import Audio, Gallery, Image, Preprocessor, Result, Session
     from mmedge.runtime.errors import MmedgeError
 
-__all__ = ["Audio", "Image", "MmedgeError", "Preprocessor", "Result", "Session", "__version__"]
+__all__ = ["Audio", "Gallery", "Image", "MmedgeError", "Preprocessor", "Result", "Session", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,13 +93,18 @@ def to_c_tensor(value: Any, dtype: str) -> Any:
 def from_c_tensor(tensor: Any, owner: Any = None) -> npt.NDArray[Any]:
     """A copy of a tensor the library owns; given what owns it, a read-only view that keeps the owner alive."""
     shape = ffi.unpack(tensor.shape, tensor.rank) if tensor.rank else []
-    dtype = DTYPES[tensor.data_type]
-    if owner is None or tensor.size == 0:
-        values = np.empty(shape, dtype)
-        ffi.memmove(values, tensor.data, tensor.size)
+    return from_c_memory(tensor.data, shape, DTYPES[tensor.data_type], owner)
+
+
+def from_c_memory(pointer: Any, shape: Sequence[int], dtype: npt.DTypeLike, owner: Any = None) -> npt.NDArray[Any]:
+    """The same of packed values of this shape."""
+    values = np.empty(shape, dtype)
+    if owner is None or values.size == 0:
+        ffi.memmove(values, pointer, values.nbytes)
         return values
     # The array holds the buffer, which holds the pointer.
-    view = np.frombuffer(ffi.buffer(holding(tensor.data, owner), tensor.size), dtype).reshape(shape)
+    data = ffi.cast("void *", pointer)
+    view = np.frombuffer(ffi.buffer(holding(data, owner), values.nbytes), values.dtype).reshape(shape)
     view.flags.writeable = False
     return view
 

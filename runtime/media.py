@@ -1,4 +1,4 @@
-"""Decode image and audio files, once for every place that takes them: command line, server and data sets."""
+"""Decode image, audio and text files, once for every place that takes them: command line, server and data sets."""
 
 from __future__ import annotations
 
@@ -77,3 +77,15 @@ def decode_audio(source: Source, name: str = "audio") -> Audio:
     if samples.shape[0] == 0:
         raise DataError(f"{shown}: the clip holds no samples")
     return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(sample_rate))
+
+
+def decode_text(source: bytes, name: str = "text") -> str:
+    """Decode UTF-8; `name` stands for the bytes in errors.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return source.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: not UTF-8: byte {error.start} is wrong") from error

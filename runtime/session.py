@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.runtime.arrays import from_c_tensor, to_c_tensor
+from mmedge.runtime.arrays import from_c_memory, from_c_tensor, to_c_tensor
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.inputs import Audio, Image, to_c_audio
 from mmedge.runtime.manifest import Manifest
@@ -27,12 +27,32 @@ class Stage(NamedTuple):
     nanoseconds: int
 
 
+Box = tuple[float, float, float, float]
+"""x, y, width and height in pixels of the upright frame."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of an image that an answer rests on."""
+
+    map: npt.NDArray[np.float32]
+    """Relevance of each cell, 0 to 1, [rows, columns], over what preprocessing took of the frame."""
+    box: Box | None
+    """Around the cells from `threshold` on that hang together with the most relevant one; None where no cell is."""
+    map_box: Box
+    """Where the map lies; past the frame where that was padded."""
+    score: float
+    """The largest relevance."""
+    threshold: float
+
+
 @dataclass(frozen=True)
 class Result:
-    """What one run found."""
+    """What one run found. What the model's task does not have is None or empty."""
 
-    label: str
-    score: float
+    label: str | None
+    """The best class, or answer."""
+    score: float | None
     """Probability of `label`, 0 to 1."""
     scores: dict[str, float]
     """Probability by label, best first; the best `top_k` if the session was made with that."""
@@ -42,6 +62,32 @@ class Result:
     """Microseconds by stage: "preprocess.NAME" per input, "engine", "postprocess", "total"."""
     timeline: tuple[Stage, ...] = ()
     """The same stages with the times they began."""
+    labels: tuple[str, ...] | None = None
+    """Of a multi-label model: those whose probability reaches its threshold, best first."""
+    embedding: npt.NDArray[np.float32] | None = None
+    """[embedding size], of length 1 where the metric is cosine."""
+    region: Region | None = None
+    """Of the answer; None too where the image was absent or given as a tensor."""
+    input_weights: dict[str, float] | None = None
+    """How much the fusion listened to each input, by name, summing to 1; None where the model does not tell."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was found as JSON values, without what the task does not have; no raw outputs."""
+        found: dict[str, Any] = {}
+        if self.label is not None:
+            found = {"label": self.label, "score": self.score, "scores": self.scores}
+        if self.labels is not None:
+            found["labels"] = list(self.labels)
+        if self.embedding is not None:
+            found["embedding"] = self.embedding.tolist()
+        if self.region is not None:
+            found["region"] = {**vars(self.region), "map": self.region.map.tolist()}
+        if self.input_weights is not None:
+            found["input_weights"] = self.input_weights
+        return {**found, "timings_us": self.timings}
+
+
+_EXPECTED = {"audio": "an Audio(samples, sample_rate)", "image": "an Image or pixels", "text": "a str"}
 
 
 class Session:
@@ -116,20 +162,23 @@ class Session:
         """Engine, version and where it was found."""
         self.manifest = Manifest.model_validate_json(text(info.manifest))
         self.labels = self.manifest.labels
+        self.graph_sha256 = text(info.graph_sha256)
+        """Of the graph: embeddings of two models cannot be compared."""
         self._inputs = {entry.name: (entry.name.encode(), entry) for entry in self.manifest.inputs}
         self._pushed: set[str] = set()
         # Filled anew by every run.
         self._result, self._tensor, self._timing = struct("mme_result"), struct("mme_tensor"), struct("mme_timing")
+        self._region = struct("mme_region")
 
     def run(self, *, tensors: Mapping[str, Any] | None = None, copy: bool = True, **inputs: Any) -> Result:
         """Run on one moment's inputs, by input name; one left out is absent unless samples were pushed to it, and
         None is absent in any case.
 
         Images are an `Image` or whatever it takes without a format (such as uint8 [height, width, 3] RGB), audio is an
-        `Audio`. `tensors` holds ready tensors of the input's dtype without the batch dimension: NumPy arrays, DLPack
-        objects or buffers with a shape, contiguous.
+        `Audio`, text is a str. `tensors` holds ready tensors of the input's dtype without the batch dimension: NumPy
+        arrays, DLPack objects or buffers with a shape, contiguous.
 
-        Without `copy`, the result's outputs are read-only views of the session's memory: the next run overwrites them.
+        Without `copy`, the result's arrays are read-only views of the session's memory: the next run overwrites them.
 
         Raises:
             InvalidArgument: an unknown input, a wrong type or shape, or nothing present.
@@ -187,10 +236,13 @@ class Session:
 
     def _set(self, name: str, value: Any) -> None:
         encoded, entry = self._inputs[name]
-        if isinstance(value, Audio) != (entry.modality == "audio"):
-            expected = "an Audio(samples, sample_rate)" if entry.modality == "audio" else "an Image or pixels"
-            raise InvalidArgument(f"input {name!r}: found {type(value).__name__}; expected {expected}")
-        if isinstance(value, Audio):
+        found = "audio" if isinstance(value, Audio) else "text" if isinstance(value, str) else "image"
+        if found != entry.modality:
+            raise InvalidArgument(f"input {name!r}: found {type(value).__name__}; expected {_EXPECTED[entry.modality]}")
+        if isinstance(value, str):
+            encoded_text = value.encode("utf-8", "surrogatepass")  # the library says what is wrong with it
+            check(lib.mme_session_set_text(self._session, encoded, encoded_text, len(encoded_text)))
+        elif isinstance(value, Audio):
             check(lib.mme_session_set_audio(self._session, encoded, to_c_audio(value)))
         else:
             frame = value if isinstance(value, Image) else Image(value)
@@ -202,21 +254,45 @@ class Session:
 
     def _read(self, copy: bool) -> Result:
         found = self._result
-        probabilities = ffi.unpack(found.scores, found.class_count)
-        ranking = ffi.unpack(found.ranking, found.ranking_count)
+        owner = None if copy else self._session
+        scores = ffi.unpack(found.scores, found.class_count) if found.class_count else []
+        ranking = ffi.unpack(found.ranking, found.ranking_count) if found.ranking_count else []
+        weights = ffi.unpack(found.input_weights, found.input_weight_count) if found.input_weight_count else None
         outputs = {}
         for index in range(found.output_count):
             check(lib.mme_session_output(self._session, index, self._tensor))
-            outputs[text(self._tensor.name)] = from_c_tensor(self._tensor, None if copy else self._session)
+            outputs[text(self._tensor.name)] = from_c_tensor(self._tensor, owner)
         timeline = []
         for index in range(found.timing_count):
             check(lib.mme_session_timing(self._session, index, self._timing))
             timeline.append(Stage(text(self._timing.stage), self._timing.begin, self._timing.nanoseconds))
+        labels = tuple(self.labels[index] for index in ranking[: found.above_threshold])
+        embedding = None
+        if found.embedding_size:
+            embedding = from_c_memory(found.embedding, [found.embedding_size], np.float32, owner)
         return Result(
-            label=text(found.label),
-            score=found.score,
-            scores={self.labels[index]: probabilities[index] for index in ranking},
+            label=text(found.label) if found.label else None,
+            score=found.score if found.label else None,
+            scores={self.labels[index]: scores[index] for index in ranking},
             outputs=outputs,
             timings={stage.stage: stage.nanoseconds / 1000 for stage in timeline},
             timeline=tuple(timeline),
+            labels=labels if self.manifest.multi_label else None,
+            embedding=embedding,
+            region=self._read_region(owner) if self.manifest.task == "vqa" else None,
+            input_weights=None if weights is None else dict(zip(self._inputs, weights, strict=True)),
+        )
+
+    def _read_region(self, owner: Any) -> Region | None:
+        status = lib.mme_session_region(self._session, self._region)
+        if status == lib.MME_NOT_READY:
+            return None
+        check(status)
+        found = self._region
+        return Region(
+            map=from_c_memory(found.map, [found.rows, found.columns], np.float32, owner),
+            box=(found.x, found.y, found.width, found.height) if found.width > 0 else None,
+            map_box=(found.map_x, found.map_y, found.map_width, found.map_height),
+            score=found.score,
+            threshold=found.threshold,
         )

@@ -11,7 +11,7 @@ from mmedge.runtime.arrays import as_array, row_stride
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.native import check, ffi, lib, struct
 
-_METRICS = {"cosine": lib.MME_COSINE, "dot": lib.MME_DOT, "euclidean": lib.MME_EUCLIDEAN}
+METRICS = {"cosine": lib.MME_COSINE, "dot": lib.MME_DOT, "euclidean": lib.MME_EUCLIDEAN}
 _GALLERIES = {
     np.dtype(np.float32): lib.MME_FLOAT32,
     np.dtype(np.float16): lib.MME_FLOAT16,
@@ -41,8 +41,8 @@ def similarity_top_k(
         DataError: the query holds NaN or infinity.
     """
     rows, wanted = as_array(gallery), as_array(query)
-    if metric not in _METRICS:
-        raise InvalidArgument(f"metric is {metric!r}; expected {', '.join(_METRICS)}")
+    if metric not in METRICS:
+        raise InvalidArgument(f"metric is {metric!r}; expected {', '.join(METRICS)}")
     if rows.dtype not in _GALLERIES or rows.ndim != 2:
         raise InvalidArgument(
             f"found a gallery of {rows.dtype} {list(rows.shape)}; expected {', '.join(map(str, _GALLERIES))} "
@@ -61,7 +61,7 @@ def similarity_top_k(
         return indices, scores
     search = struct(
         "mme_search",
-        metric=_METRICS[metric],
+        metric=METRICS[metric],
         data_type=_GALLERIES[rows.dtype],
         gallery=ffi.cast("void *", rows.ctypes.data),
         rows=len(rows),

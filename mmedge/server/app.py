@@ -14,7 +14,7 @@ from typing import Any
 import mmedge
 from mmedge.runtime import Manifest, Session
 from mmedge.runtime.errors import DataError, InvalidArgument, MmedgeError
-from mmedge.runtime.media import decode_audio, decode_image
+from mmedge.runtime.media import decode_audio, decode_image, decode_text
 from mmedge.server import kserve
 from mmedge.server.limits import Limits
 from mmedge.server.multipart import read_parts
@@ -173,19 +173,16 @@ class App:
 
     def _predict(self, content_type: str, body: bytes) -> Any:
         modalities = {entry.name: entry.modality for entry in self.manifest.inputs}
-        decoders: dict[str, Callable[[bytes, str], Any]] = {"image": decode_image, "audio": decode_audio}
+        decoders: dict[str, Callable[[bytes, str], Any]] = {
+            "image": decode_image,
+            "audio": decode_audio,
+            "text": decode_text,
+        }
         inputs = {
             name: decoders[modalities[name]](part.content, part.file_name)
             for name, part in read_parts(content_type, body, modalities).items()
         }
-        result = self._session.run(**inputs)
-        return {
-            "model": self.manifest.name,
-            "label": result.label,
-            "score": result.score,
-            "scores": result.scores,
-            "timings_us": result.timings,
-        }
+        return {"model": self.manifest.name, **self._session.run(**inputs).to_dict()}
 
 
 def _most_json(manifest: Manifest) -> float:

@@ -22,7 +22,7 @@ from mmedge.runtime.manifest import Input
 VERSION = "1"
 """A bundle is never changed, so each model has this one version."""
 
-_DATATYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8", "int8": "INT8"}
+_DATATYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8", "int8": "INT8", "int32": "INT32"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Request:
 def model_metadata(manifest: Manifest) -> dict[str, Any]:
     """What the model takes and gives.
 
-    Beside its own outputs there are "scores" (FP32 [1, n], probabilities in the order of the labels) and
-    "label" (BYTES [1], the best one), unless it has outputs of these names.
+    Beside its own outputs there are, where its task has labels, "scores" (FP32 [1, n], probabilities in the order of
+    the labels) and "label" (BYTES [1], the best one), unless it has outputs of these names.
     """
     return {
         "name": manifest.name,
@@ -83,10 +83,9 @@ def read_request(body: bytes, manifest: Manifest) -> Request:
 
 def response(request: Request, result: Result, manifest: Manifest) -> dict[str, Any]:
     """The answer to a request, as JSON values."""
-    values: dict[str, list[Any]] = {
-        "scores": [result.scores[label] for label in manifest.labels],
-        "label": [result.label],
-    }
+    values: dict[str, list[Any]] = {}
+    if result.label is not None:
+        values = {"scores": [result.scores[label] for label in manifest.labels], "label": [result.label]}
     values |= {name: array.ravel().tolist() for name, array in result.outputs.items()}
     described = _outputs(manifest)
     return {
@@ -101,10 +100,9 @@ def response(request: Request, result: Result, manifest: Manifest) -> dict[str, 
 
 
 def _outputs(manifest: Manifest) -> dict[str, tuple[str, list[int]]]:
-    described: dict[str, tuple[str, list[int]]] = {
-        "label": ("BYTES", [1]),
-        "scores": ("FP32", [1, len(manifest.labels)]),
-    }
+    described: dict[str, tuple[str, list[int]]] = {}
+    if manifest.output("logits") is not None:
+        described = {"label": ("BYTES", [1]), "scores": ("FP32", [1, len(manifest.labels)])}
     return described | {output.name: ("FP32", [1, *output.shape]) for output in manifest.outputs}
 
 

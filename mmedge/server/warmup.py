@@ -68,6 +68,8 @@ def _noise_file(entry: Input) -> bytes:
 
         size = entry.preprocess["height"], entry.preprocess["width"], 3
         Image.fromarray(noise.integers(0, 256, size, np.uint8)).save(file, "PNG")
+    elif entry.modality == "text":
+        file.write(b"What is it?")
     else:
         import soundfile
 

@@ -115,6 +115,22 @@ def searches() -> Iterator[bytes]:
         )
 
 
+def galleries() -> Iterator[bytes]:
+    """Galleries without their SHA-256."""
+    for metric, dimension, owners in itertools.product((0, 1, 2), (1, 3, 20), ([], [0], [0, 1, 0, 2])):
+        names = b"".join(
+            struct.pack("<I", len(name)) + name for name in (b"a", "é".encode(), b"c" * 40)[: len({*owners})]
+        )
+        yield b"".join(
+            (
+                struct.pack("<8sII5Q", b"MMEGALRY", 1, metric, dimension, len(owners), len({*owners}), 5, len(names)),
+                b"model" + names,
+                struct.pack(f"<{len(owners)}I", *owners),
+                struct.pack(f"<{len(owners) * dimension}f", *range(len(owners) * dimension)),
+            )
+        )
+
+
 def main(bundles: Path, corpus: Path) -> None:
     random.seed(1)
     for target, inputs in {
@@ -125,6 +141,7 @@ def main(bundles: Path, corpus: Path) -> None:
         "audio": clips(),
         "session": sessions(),
         "similarity": searches(),
+        "gallery": galleries(),
     }.items():
         folder = corpus / target
         folder.mkdir(parents=True, exist_ok=True)
