@@ -8,6 +8,7 @@ and is what tests/runtime/test_tokenizer_unicode.py checks the C++ against. Run 
 
 from __future__ import annotations
 
+import collections
 import itertools
 import struct
 import unicodedata
@@ -142,8 +143,7 @@ def write_properties(nfd: Callable[[str], str]) -> None:
     assert flags[WHITESPACE] == matching(lambda c: words.pre_tokenize_str(c) == [])
     marks = combining_classes(nfd)
     grapheme, conjunct = graphemes()
-    classes: dict[tuple[int, int, int, int], int] = {}
-    numbers = []
+    keys = []
     for c in range(0x110000):
         if c in HANGUL:  # in the code: an algorithm tells its two kinds of syllables apart
             key = (WORD, 0, 0, 0)
@@ -152,11 +152,12 @@ def write_properties(nfd: Callable[[str], str]) -> None:
         else:
             bits = sum(flag for flag, members in flags.items() if c in members)
             key = (bits, grapheme[c], conjunct[c], marks.get(c, 0))
-        numbers.append(classes.setdefault(key, len(classes)))
-    runs = [(sum(1 for _ in group), number) for number, group in itertools.groupby(numbers)]
+        keys.append(key)
+    classes = [key for key, _ in collections.Counter(keys).most_common()]
+    runs = [(sum(1 for _ in group), classes.index(key)) for key, group in itertools.groupby(keys)]
     write(
         "unicode_properties.inc",
-        "What each code point is.",
+        "What each code point is; most are of the first class.",
         {
             "CodePointClass kClasses": "".join(
                 f"    {{{bits}, Grapheme::k{GRAPHEMES[g].title()}, Conjunct::k{CONJUNCTS[k].title()}, {ccc}}},\n"

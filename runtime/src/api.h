@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "handle.h"
 #include "session.h"
@@ -48,6 +49,12 @@ mme_status guarded(Body&& body) noexcept {
 template <class Value>
 void require(const Value* pointer, const char* name) {
   if (pointer == nullptr) fail(MME_INVALID_ARGUMENT, name, " is NULL");
+}
+
+// UTF-8 that a caller hands in; no bytes may be at NULL.
+inline std::string_view given_text(const char* text, size_t size) {
+  if (size > 0) require(text, "text");
+  return size > 0 ? std::string_view(text, size) : std::string_view();
 }
 
 // Structs grow at their end only. The size each had when it was first published: no caller has less.

@@ -3,10 +3,13 @@
 #include <vector>
 
 #include "api.h"
+#include "files.h"
 #include "preprocess/preprocess.h"
 
 namespace mmedge {
 namespace {
+
+constexpr uintmax_t kMaxNamedFile = 256U << 20;
 
 // A preprocessor's handle: the chain and the tensor it last made.
 struct PreprocessorObject {
@@ -21,6 +24,19 @@ auto& preprocessors() {
   return table;
 }
 
+void create_preprocessor(const char* parameters, mme_preprocessor** preprocessor, PreprocessFiles::Read read_file) {
+  require(parameters, "parameters");
+  require(preprocessor, "preprocessor");
+  const auto json = nlohmann::json::parse(parameters, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) fail(MME_INVALID_ARGUMENT, "preprocess: the parameters are not valid JSON");
+  auto object = std::make_shared<PreprocessorObject>();
+  PreprocessFiles files(std::move(read_file));
+  object->preprocess = make_preprocess(json, files);
+  object->parameters = json.dump();
+  object->shape = object->preprocess->shape();
+  *preprocessor = preprocessors().insert(std::move(object));
+}
+
 }  // namespace
 }  // namespace mmedge
 
@@ -30,15 +46,19 @@ extern "C" {
 
 mme_status mme_preprocessor_create(const char* parameters, mme_preprocessor** preprocessor) {
   return guarded([&] {
-    require(parameters, "parameters");
-    require(preprocessor, "preprocessor");
-    const auto json = nlohmann::json::parse(parameters, nullptr, /*allow_exceptions=*/false);
-    if (json.is_discarded()) fail(MME_INVALID_ARGUMENT, "preprocess: the parameters are not valid JSON");
-    auto object = std::make_shared<PreprocessorObject>();
-    object->preprocess = make_preprocess(json);
-    object->parameters = json.dump();
-    object->shape = object->preprocess->shape();
-    *preprocessor = preprocessors().insert(std::move(object));
+    create_preprocessor(parameters, preprocessor, [](const std::string& name) -> std::vector<uint8_t> {
+      fail(MME_INVALID_ARGUMENT, "preprocess: it names the file \"", name,
+           "\"; use mme_preprocessor_create_in() and say where it lies");
+    });
+  });
+}
+
+mme_status mme_preprocessor_create_in(const char* parameters, const char* directory, mme_preprocessor** preprocessor) {
+  return guarded([&] {
+    require(directory, "directory");
+    create_preprocessor(parameters, preprocessor, [&](const std::string& name) {
+      return read_inside(directory, name, kMaxNamedFile, MME_INVALID_ARGUMENT);
+    });
   });
 }
 
@@ -69,6 +89,15 @@ mme_status mme_preprocessor_audio(mme_preprocessor* preprocessor, const mme_audi
     const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
     check_size(tensor, "tensor");
     lease->preprocess->audio(read(audio, "audio"), lease->tensor);
+    write(tensor, describe(lease->tensor, ""));
+  });
+}
+
+mme_status mme_preprocessor_text(mme_preprocessor* preprocessor, const char* text, size_t size, mme_tensor* tensor) {
+  return guarded([&] {
+    const auto lease = preprocessors().lease(preprocessor, Access::kExclusive);
+    check_size(tensor, "tensor");
+    lease->preprocess->text(given_text(text, size), lease->tensor);
     write(tensor, describe(lease->tensor, ""));
   });
 }

@@ -54,6 +54,13 @@ mme_status mme_session_reset_audio(mme_session* session, const char* input) {
   return guarded([&] { sessions().lease(session, Access::kExclusive)->reset_audio(input); });
 }
 
+mme_status mme_session_set_text(mme_session* session, const char* input, const char* text, size_t size) {
+  return guarded([&] {
+    const auto lease = sessions().lease(session, Access::kExclusive);
+    lease->set_text(input, given_text(text, size));
+  });
+}
+
 mme_status mme_session_set_tensor(mme_session* session, const char* input, const mme_tensor* tensor) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);

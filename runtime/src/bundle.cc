@@ -1,11 +1,12 @@
 #include "bundle.h"
 
 #include <algorithm>
-#include <fstream>
 #include <iterator>
 #include <utility>
 
 #include "error.h"
+#include "files.h"
+#include "preprocess/preprocess.h"
 #include "sha256.h"
 
 namespace mmedge {
@@ -18,38 +19,6 @@ constexpr int kSchemaVersion = 1;
 constexpr uintmax_t kMaxManifestBytes = 64u << 20;
 constexpr uint64_t kMaxDimension = uint64_t{1} << 31;
 constexpr const char* kRemedy = "; export the bundle again or copy it anew";
-
-// Reads a file of the bundle, which may be neither absolute nor outside it, by name or through a link.
-std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& name, uintmax_t most) {
-  const fs::path relative(name);
-  bool inside = !name.empty() && relative.is_relative() && name.find('\0') == std::string::npos;
-  for (const fs::path& part : relative) inside = inside && part != "..";
-  std::error_code error;
-  const fs::path root = fs::canonical(directory, error);
-  const fs::path file = inside && !error ? fs::canonical(root / relative, error) : fs::path();
-  if (inside && error) {
-    fail(MME_BUNDLE_INVALID, directory.string(), ": file \"", name, "\" is missing (", error.message(), ")", kRemedy);
-  }
-  const auto [end, unused] = std::mismatch(root.begin(), root.end(), file.begin(), file.end());
-  if (!inside || end != root.end()) {
-    fail(MME_BUNDLE_INVALID, directory.string(), ": path \"", name, "\" leads outside the bundle; refused");
-  }
-  if (!fs::is_regular_file(file, error)) {
-    fail(MME_BUNDLE_INVALID, directory.string(), ": \"", name, "\" is not a regular file", kRemedy);
-  }
-  const uintmax_t size = fs::file_size(file, error);
-  if (error || size > most) {
-    fail(MME_BUNDLE_INVALID, directory.string(), ": file \"", name, "\" has ", size, " bytes; expected at most ", most,
-         kRemedy);
-  }
-  std::vector<uint8_t> bytes(size);
-  std::ifstream stream(file, std::ios::binary);
-  stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
-  if (!stream) {  // set too where the file got shorter in between
-    fail(MME_BUNDLE_INVALID, directory.string(), ": file \"", name, "\" cannot be read", kRemedy);
-  }
-  return bytes;
-}
 
 std::vector<int64_t> read_shape(const json& value) {
   std::vector<int64_t> shape;
@@ -142,13 +111,16 @@ void check_files(const fs::path& directory, const json& manifest, Bundle& bundle
   if (!files.contains(graph)) fail(MME_BUNDLE_INVALID, "graph \"", graph, "\" is not among the files");
   for (const auto& [name, expected] : files.items()) {
     const json& size = expected.at("size");
-    std::vector<uint8_t> bytes = read_inside(directory, name, SIZE_MAX / 2);
+    std::vector<uint8_t> bytes = read_inside(directory, name, SIZE_MAX / 2, MME_BUNDLE_INVALID, kRemedy);
     if (size != bytes.size()) {
       fail(MME_BUNDLE_INVALID, "file \"", name, "\" has ", bytes.size(), " bytes; the manifest says ", size.dump());
     }
     const std::string found = sha256(bytes);
     if (found != expected.at("sha256").get<std::string>()) {
       fail(MME_BUNDLE_INVALID, "file \"", name, "\" does not match its SHA-256 (found ", found.substr(0, 12), "...)");
+    }
+    for (const BundleInput& input : bundle.inputs) {
+      if (names_file(input.preprocess, name)) bundle.files[name] = bytes;
     }
     if (name == graph) {
       bundle.graph = std::move(bytes);
@@ -190,8 +162,9 @@ Bundle open_bundle(const fs::path& directory) {
   if (!fs::is_directory(directory, error)) {
     fail(MME_BUNDLE_INVALID, directory.string(), ": no such bundle directory; expected one written by mmedge export");
   }
-  const std::vector<uint8_t> text = read_inside(directory, "manifest.json", kMaxManifestBytes);
-  const std::vector<uint8_t> digest = read_inside(directory, "manifest.sha256", 4096);
+  const std::vector<uint8_t> text =
+      read_inside(directory, "manifest.json", kMaxManifestBytes, MME_BUNDLE_INVALID, kRemedy);
+  const std::vector<uint8_t> digest = read_inside(directory, "manifest.sha256", 4096, MME_BUNDLE_INVALID, kRemedy);
   Bundle bundle;
   bundle.manifest.assign(text.begin(), text.end());
   try {

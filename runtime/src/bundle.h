@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -41,6 +42,7 @@ struct Bundle {
   std::string precision;  // of the graph, such as "fp32"
   std::string graph_sha256;
   std::vector<uint8_t> graph;  // the verified bytes themselves, so nothing can change between check and use
+  std::map<std::string, std::vector<uint8_t>> files;  // those that preprocessing names, verified too
   std::string manifest;
 
   // Which output is of this kind.

@@ -62,8 +62,13 @@ size_t first_not_finite(ElementType type, const std::byte* bytes, size_t count) 
 }  // namespace
 
 Model::Model(Bundle bundle, std::unique_ptr<Graph> graph) : bundle_(std::move(bundle)), graph_(std::move(graph)) {
+  files_ = std::make_unique<PreprocessFiles>([this](const std::string& name) {
+    const auto found = bundle_.files.find(name);
+    if (found == bundle_.files.end()) fail(MME_BUNDLE_INVALID, "file \"", name, "\" is not among the bundle's");
+    return found->second;
+  });
   for (const BundleInput& input : bundle_.inputs) {
-    const auto preprocess = make_preprocess(input.preprocess);
+    const auto preprocess = make_preprocess(input.preprocess, *files_);
     const std::string type = element_name(preprocess->type());
     if (preprocess->modality() != input.modality || preprocess->shape() != input.shape || type != input.type) {
       fail(MME_BUNDLE_INVALID, "input \"", input.name, "\" of modality ", input.modality, " is declared as ",
@@ -74,6 +79,7 @@ Model::Model(Bundle bundle, std::unique_ptr<Graph> graph) : bundle_(std::move(bu
     input_ports_.push_back(find_port(graph_->inputs(), input.name, preprocess->type(), input.shape));
     preprocess_json_.push_back(input.preprocess.dump());
   }
+  bundle_.files.clear();  // what was made of them is in files_
   const auto count = static_cast<int64_t>(bundle_.inputs.size());
   presence_port_ = find_port(graph_->inputs(), bundle_.presence, ElementType::kBool, {&count, 1});
   for (const BundleOutput& output : bundle_.outputs) {
@@ -85,6 +91,10 @@ Model::Model(Bundle bundle, std::unique_ptr<Graph> graph) : bundle_(std::move(bu
   }
 }
 
+std::unique_ptr<Preprocess> Model::create_preprocess(size_t input) const {
+  return make_preprocess(bundle_.inputs[input].preprocess, *files_);
+}
+
 Session::Session(std::shared_ptr<const Model> model, size_t top_k)
     : model_(std::move(model)),
       execution_(model_->graph().create_execution()),
@@ -92,7 +102,7 @@ Session::Session(std::shared_ptr<const Model> model, size_t top_k)
       presence_(ElementType::kBool) {
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const BundleInput& declared = model_->bundle().inputs[i];
-    inputs_[i].preprocess = make_preprocess(declared.preprocess);
+    inputs_[i].preprocess = model_->create_preprocess(i);
     timings_.push_back({"preprocess." + declared.name});
   }
   for (const char* stage : {"engine", "postprocess", "total"}) timings_.push_back({stage});
@@ -163,6 +173,10 @@ void Session::reset_audio(const char* name) {
   Input& input = inputs_[find(name)];
   input.preprocess->reset_audio();
   if (input.state == State::kStreamed) input.state = State::kUnset;
+}
+
+void Session::set_text(const char* name, std::string_view text) {
+  set(name, State::kPresent, [&](Input& input) { input.preprocess->text(text, input.tensor); });
 }
 
 void Session::set_tensor(const char* name, const mme_tensor& tensor) {

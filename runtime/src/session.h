@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bundle.h"
@@ -26,6 +27,8 @@ class Model {
   size_t presence_port() const { return presence_port_; }
   const std::vector<size_t>& output_ports() const { return output_ports_; }
   const std::vector<std::string>& preprocess_json() const { return preprocess_json_; }
+  // The preprocessing of an input, for one session.
+  std::unique_ptr<Preprocess> create_preprocess(size_t input) const;
 
  private:
   Bundle bundle_;
@@ -34,6 +37,7 @@ class Model {
   std::vector<ElementType> input_types_;
   size_t presence_port_ = 0;
   std::vector<std::string> preprocess_json_;
+  std::unique_ptr<PreprocessFiles> files_;
 };
 
 struct StageTime {
@@ -51,6 +55,7 @@ class Session {
   void set_audio(const char* input, const mme_audio& audio);
   void push_audio(const char* input, const mme_audio& audio);
   void reset_audio(const char* input);
+  void set_text(const char* input, std::string_view text);
   void set_tensor(const char* input, const mme_tensor& tensor);
   void set_absent(const char* input);
   void run();

@@ -12,11 +12,12 @@
 
 namespace mmedge {
 
-enum class ElementType : uint8_t { kFloat32, kFloat16, kUint8, kInt8, kBool, kOther };
+enum class ElementType : uint8_t { kFloat32, kFloat16, kUint8, kInt8, kInt32, kBool, kOther };
 
 constexpr size_t element_size(ElementType type) {
   switch (type) {
     case ElementType::kFloat32:
+    case ElementType::kInt32:
       return 4;
     case ElementType::kFloat16:
       return 2;
@@ -36,6 +37,8 @@ constexpr const char* element_name(ElementType type) {
       return "uint8";
     case ElementType::kInt8:
       return "int8";
+    case ElementType::kInt32:
+      return "int32";
     case ElementType::kBool:
       return "bool";
     default:
@@ -52,6 +55,8 @@ constexpr int32_t to_data_type(ElementType type) {
       return MME_UINT8;
     case ElementType::kInt8:
       return MME_INT8;
+    case ElementType::kInt32:
+      return MME_INT32;
     default:
       return MME_FLOAT32;
   }

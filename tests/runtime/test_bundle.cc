@@ -112,7 +112,7 @@ TEST_F(BundleTest, PathsThatLeadOutsideAreRefused) {
       manifest["files"] = {{path, file}};
       manifest["graphs"][0]["path"] = path;
     });
-    EXPECT_NE(refusal().find("leads outside the bundle"), std::string::npos) << mme_last_error();
+    EXPECT_NE(refusal().find("leads outside the directory"), std::string::npos) << mme_last_error();
   }
 }
 

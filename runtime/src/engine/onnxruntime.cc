@@ -21,6 +21,7 @@ constexpr TypePair kTypes[] = {{ElementType::kFloat32, ONNX_TENSOR_ELEMENT_DATA_
                                {ElementType::kFloat16, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16},
                                {ElementType::kUint8, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
                                {ElementType::kInt8, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8},
+                               {ElementType::kInt32, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
                                {ElementType::kBool, ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL}};
 
 ElementType from_onnx(ONNXTensorElementDataType type) {

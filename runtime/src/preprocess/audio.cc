@@ -1,9 +1,7 @@
 #include <algorithm>
 #include <memory>
-#include <span>
 
 #include "kernels/log_mel/log_mel.h"
-#include "kernels/resample/resample.h"
 #include "preprocess/audio_samples.h"
 #include "preprocess/audio_stream.h"
 #include "preprocess/parameters.h"
@@ -12,25 +10,10 @@
 namespace mmedge {
 namespace {
 
-// The start of the `length` samples with the most energy, the earliest of equals.
-size_t loudest_window(std::span<const float> samples, size_t length) {
-  double energy = 0.0, most = 0.0;
-  size_t best = 0;
-  for (size_t end = 0; end < samples.size(); ++end) {
-    energy += static_cast<double>(samples[end]) * samples[end];
-    if (end >= length) energy -= static_cast<double>(samples[end - length]) * samples[end - length];
-    // What is left of a loud stretch after it was taken off again is rounding, not energy.
-    if (end + 1 >= length && energy > most * (1.0 + 1e-9) + 1e-12) {
-      most = energy;
-      best = end + 1 - length;
-    }
-  }
-  return best;
-}
-
 class AudioPreprocess : public Preprocess {
  public:
-  AudioPreprocess(const LogMelSpec& spec, size_t window) : kernel_(spec), window_(window) {}
+  AudioPreprocess(const LogMelSpec& spec, size_t window)
+      : kernel_(spec), window_(window), reader_(spec.sample_rate, window) {}
 
   const char* modality() const override { return "audio"; }
 
@@ -107,27 +90,13 @@ class AudioPreprocess : public Preprocess {
 
   // The clip's one channel at the model's rate, cut or filled up to the window; gives its length.
   size_t load_clip(const mme_audio& audio) {
-    if (audio.sample_rate == kernel_.spec().sample_rate && (window_ == 0 || audio.frames <= window_)) {
+    if (reader_.is_plain(audio)) {
       const auto clip = kernel_.clip(window_ ? window_ : audio.frames);
       read_mono(audio, clip.data());
       std::fill(clip.begin() + static_cast<ptrdiff_t>(audio.frames), clip.end(), 0.0F);
       return clip.size();
     }
-    mono_.resize(audio.frames);
-    read_mono(audio, mono_.data());
-    std::span<const float> samples = mono_;
-    if (audio.sample_rate != kernel_.spec().sample_rate) {
-      if (!resampler_ || resampler_->from() != audio.sample_rate) {
-        resampler_ = std::make_unique<Resampler>(audio.sample_rate, kernel_.spec().sample_rate);
-      } else {
-        resampler_->reset();
-      }
-      resampled_.clear();
-      resampler_->push(mono_, resampled_);
-      resampler_->end(resampled_);
-      samples = resampled_;
-    }
-    if (window_ && samples.size() > window_) samples = samples.subspan(loudest_window(samples, window_), window_);
+    const auto samples = reader_.read(audio);
     const auto clip = kernel_.clip(window_ ? window_ : samples.size());
     const auto filled = std::copy(samples.begin(), samples.end(), clip.begin());
     std::fill(filled, clip.end(), 0.0F);
@@ -166,8 +135,7 @@ class AudioPreprocess : public Preprocess {
   LogMel kernel_;
   size_t window_;  // samples at the model's rate; 0: any length
   // A whole clip.
-  std::unique_ptr<Resampler> resampler_;
-  std::vector<float> mono_, resampled_;
+  ClipReader reader_;
   // A stream seen through its window: the last frames as a ring of columns.
   std::unique_ptr<AudioStream> live_;
   std::vector<float> ring_;

@@ -3,11 +3,11 @@
 #include <algorithm>
 
 #include "error.h"
-#include "preprocess/audio_samples.h"
 
 namespace mmedge {
 
-AudioStream::AudioStream(LogMel& kernel, StreamStart start) : kernel_(kernel), start_(start) {
+AudioStream::AudioStream(LogMel& kernel, StreamStart start)
+    : kernel_(kernel), start_(start), samples_(kernel.spec().sample_rate) {
   const auto padding = static_cast<int64_t>(kernel.padding());
   // A frame reaches into the samples if it begins less than n_fft before them.
   const int64_t earlier =
@@ -17,7 +17,7 @@ AudioStream::AudioStream(LogMel& kernel, StreamStart start) : kernel_(kernel), s
 }
 
 void AudioStream::reset() {
-  as_.reset();
+  samples_.reset();
   base_ = first_;
   buffer_.assign(static_cast<size_t>(-first_), 0.0F);
   received_ = taken_ = 0;
@@ -53,30 +53,7 @@ void AudioStream::append(std::span<const float> samples) {
   }
 }
 
-void AudioStream::push(const mme_audio& audio) {
-  check_audio(audio);
-  if (as_ &&
-      (as_->format != audio.format || as_->channels != audio.channels || as_->sample_rate != audio.sample_rate)) {
-    fail(MME_INVALID_ARGUMENT, "audio: found format ", audio.format, ", ", audio.channels, " channel(s), ",
-         audio.sample_rate, " Hz; this stream has format ", as_->format, ", ", as_->channels, " channel(s), ",
-         as_->sample_rate, " Hz: begin a new stream to change them");
-  }
-  mono_.resize(audio.frames);
-  read_mono(audio, mono_.data());
-  if (audio.sample_rate == kernel_.spec().sample_rate) {
-    append(mono_);
-  } else {
-    if (!resampler_ || resampler_->from() != audio.sample_rate) {
-      resampler_ = std::make_unique<Resampler>(audio.sample_rate, kernel_.spec().sample_rate);
-    } else if (!as_) {
-      resampler_->reset();
-    }
-    resampled_.clear();
-    resampler_->push(mono_, resampled_);
-    append(resampled_);
-  }
-  as_ = audio;
-}
+void AudioStream::push(const mme_audio& audio) { append(samples_.push(audio)); }
 
 size_t AudioStream::ready() const {
   if (ended_) return kernel_.frame_count(received_) - taken_;
@@ -94,11 +71,7 @@ void AudioStream::take(size_t count, float* columns) {
 }
 
 void AudioStream::end() {
-  if (as_ && as_->sample_rate != kernel_.spec().sample_rate) {
-    resampled_.clear();
-    resampler_->end(resampled_);
-    append(resampled_);
-  }
+  append(samples_.end());
   if (kernel_.frame_count(received_) == 0) {
     const size_t received = received_;
     reset();

@@ -2,14 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "kernels/log_mel/log_mel.h"
-#include "kernels/resample/resample.h"
 #include "mmedge.h"
+#include "preprocess/audio_samples.h"
 
 namespace mmedge {
 
@@ -45,10 +43,8 @@ class AudioStream {
 
   LogMel& kernel_;
   StreamStart start_;
-  int64_t first_ = 0;            // where the first frame begins
-  std::optional<mme_audio> as_;  // the format of this stream
-  std::unique_ptr<Resampler> resampler_;
-  std::vector<float> mono_, resampled_;
+  int64_t first_ = 0;  // where the first frame begins
+  SampleStream samples_;
   std::vector<float> buffer_;  // from base_ on
   int64_t base_ = 0;
   size_t received_ = 0, taken_ = 0;

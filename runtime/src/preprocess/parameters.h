@@ -41,6 +41,12 @@ class Parameters {
     return value.get<bool>();
   }
 
+  std::string string(const char* key) {
+    const auto& value = at(key);
+    if (!value.is_string()) wrong(key, "a string");
+    return value.get<std::string>();
+  }
+
   // One of the named values.
   template <class Value>
   Value choice(const char* key, std::initializer_list<std::pair<const char*, Value>> choices) {

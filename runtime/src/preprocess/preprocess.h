@@ -2,9 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "error.h"
@@ -12,6 +16,8 @@
 #include "tensor.h"
 
 namespace mmedge {
+
+class Tokenizer;
 
 // Turns one modality's raw data into a tensor. Used by one thread at a time; reuses its buffers.
 class Preprocess {
@@ -25,6 +31,7 @@ class Preprocess {
   virtual void image(const mme_image& image, Tensor& output);
   virtual ImageArea area() const { return {}; }  // of the last image
   virtual void audio(const mme_audio& audio, Tensor& output);
+  virtual void text(std::string_view text, Tensor& output);
 
   // A stream seen through its last window: push_audio() computes the new hops, window() writes the tensor.
   virtual void push_audio(const mme_audio& audio);
@@ -39,9 +46,29 @@ class Preprocess {
   [[noreturn]] void refuse_audio() const;
 };
 
-// Throws MME_INVALID_ARGUMENT naming the key that is wrong.
-std::unique_ptr<Preprocess> make_preprocess(const nlohmann::json& parameters);
+// The files that parameters name. What is made of one is made once and shared. For any thread.
+class PreprocessFiles {
+ public:
+  using Read = std::function<std::vector<uint8_t>(const std::string& name)>;
+  // `read` throws where there is no such file.
+  explicit PreprocessFiles(Read read) : read_(std::move(read)) {}
+
+  std::shared_ptr<const Tokenizer> tokenizer(const std::string& name);
+
+ private:
+  Read read_;
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers_;
+};
+
+// Whether `parameters` name the file.
+bool names_file(const nlohmann::json& parameters, const std::string& name);
+
+// Throws MME_INVALID_ARGUMENT naming the key or the file that is wrong.
+std::unique_ptr<Preprocess> make_preprocess(const nlohmann::json& parameters, PreprocessFiles& files);
 std::unique_ptr<Preprocess> make_image_preprocess(const nlohmann::json& parameters);
 std::unique_ptr<Preprocess> make_audio_preprocess(const nlohmann::json& parameters);
+std::unique_ptr<Preprocess> make_waveform_preprocess(const nlohmann::json& parameters);
+std::unique_ptr<Preprocess> make_text_preprocess(const nlohmann::json& parameters, PreprocessFiles& files);
 
 }  // namespace mmedge

@@ -1,0 +1,43 @@
+#include "files.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "error.h"
+
+namespace mmedge {
+
+namespace fs = std::filesystem;
+
+std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& name, uintmax_t most, mme_status fault,
+                                 const char* remedy) {
+  const fs::path relative(name);
+  bool inside = !name.empty() && relative.is_relative() && name.find('\0') == std::string::npos;
+  for (const fs::path& part : relative) inside = inside && part != "..";
+  std::error_code error;
+  const fs::path root = fs::canonical(directory, error);
+  const fs::path file = inside && !error ? fs::canonical(root / relative, error) : fs::path();
+  if (inside && error) {
+    fail(fault, directory.string(), ": file \"", name, "\" is missing (", error.message(), ")", remedy);
+  }
+  const auto [end, unused] = std::mismatch(root.begin(), root.end(), file.begin(), file.end());
+  if (!inside || end != root.end()) {
+    fail(fault, directory.string(), ": path \"", name, "\" leads outside the directory; refused");
+  }
+  if (!fs::is_regular_file(file, error)) {
+    fail(fault, directory.string(), ": \"", name, "\" is not a regular file", remedy);
+  }
+  const uintmax_t size = fs::file_size(file, error);
+  if (error || size > most) {
+    fail(fault, directory.string(), ": file \"", name, "\" has ", size, " bytes; expected at most ", most, remedy);
+  }
+  std::vector<uint8_t> bytes(size);
+  std::ifstream stream(file, std::ios::binary);
+  stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
+  if (!stream) {  // set too where the file got shorter in between
+    fail(fault, directory.string(), ": file \"", name, "\" cannot be read", remedy);
+  }
+  return bytes;
+}
+
+}  // namespace mmedge

@@ -1,0 +1,18 @@
+// Files that a bundle or a preprocessing names, which may not lie outside their directory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "mmedge.h"
+
+namespace mmedge {
+
+// Reads a file of `directory` of at most `most` bytes; it may be neither absolute nor outside, by name or through a
+// link. Throws `fault`, with `remedy` behind the message where the file itself is to blame.
+std::vector<uint8_t> read_inside(const std::filesystem::path& directory, const std::string& name, uintmax_t most,
+                                 mme_status fault, const char* remedy = "");
+
+}  // namespace mmedge
