@@ -16,6 +16,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     lib.MME_FLOAT16: np.dtype(np.float16),
     lib.MME_UINT8: np.dtype(np.uint8),
     lib.MME_INT8: np.dtype(np.int8),
+    lib.MME_INT32: np.dtype(np.int32),
 }
 _DATA_TYPES = {dtype: data_type for data_type, dtype in DTYPES.items()}
 
