@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from mmedge.cli.ui import json_option, print_json, print_next, progress_bar
+from mmedge.data.making import MadeSet
 
 
 @click.group()
@@ -39,12 +41,32 @@ def av_digits(out: Path, seed: int, image_noise: float, audio_snr_db: float, as_
     Example:
       mmedge data av-digits data/av-digits
     """
-    from dataclasses import asdict
-
     from mmedge.data.av_digits import build
 
     with progress_bar() as progress:
         made = build(out, seed=seed, image_noise=image_noise, audio_snr_db=audio_snr_db, progress=progress)
+    _print_made(made, as_json, "mmedge train recipes/av-digits.yaml")
+
+
+@data.command(name="sort-of-clevr")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Seed of every choice.")
+@json_option
+def sort_of_clevr(out: Path, seed: int, as_json: bool) -> None:
+    """Questions about six coloured shapes, in words, each with its answer and the objects that decide it.
+
+    \b
+    Example:
+      mmedge data sort-of-clevr data/sort-of-clevr
+    """
+    from mmedge.data.sort_of_clevr import build
+
+    with progress_bar() as progress:
+        made = build(out, seed=seed, progress=progress)
+    _print_made(made, as_json, "mmedge train recipes/sort-of-clevr.yaml")
+
+
+def _print_made(made: MadeSet, as_json: bool, following: str) -> None:
     if as_json:
         print_json({key: str(value) if isinstance(value, Path) else value for key, value in asdict(made).items()})
         return
@@ -52,4 +74,4 @@ def av_digits(out: Path, seed: int, image_noise: float, audio_snr_db: float, as_
         click.echo(notice)
     rows = ", ".join(f"{split} {count}" for split, count in made.rows.items())
     click.echo(f"{made.path}: {'already there' if made.reused else 'made'}; rows: {rows}")
-    print_next("mmedge train recipes/av-digits.yaml")
+    print_next(following)

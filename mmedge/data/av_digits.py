@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmedge.data.making import MadeSet, Progress, make_set
 from mmedge.data.voices import (
     ACCENTS,
     FLITE_VOICES,
@@ -41,28 +40,13 @@ from mmedge.data.voices import (
     recording,
     speak,
 )
-from mmedge.runtime.errors import DataError
 
 IMAGE_SIZE = 64
 _TRAIN_IMAGES, _HELD_OUT_IMAGES = range(1257), range(1257, 1797)
 
-# Tells a set made here from a folder not to be touched, and an up-to-date set from one to be made again.
-_MARKER = ".av-digits.json"
-_CONTENTS = {_MARKER, "README.md", "train", "validation", "test"}
 _FORMAT = 3
 
-Progress = Callable[[str, int, int], None]
 Scans = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class AvDigits:
-    """What `build` made: rows per split, what was left out and why. `reused`: it was there already."""
-
-    path: Path
-    rows: dict[str, int]
-    notices: tuple[str, ...]
-    reused: bool = False
 
 
 def build(
@@ -73,7 +57,7 @@ def build(
     audio_snr_db: float = 10.0,
     clips_per_word: int = 120,
     progress: Progress | None = None,
-) -> AvDigits:
+) -> MadeSet:
     """Write `train`, `validation` and `test`, each with its metadata.jsonl, and a README.md to `out`.
 
     `train` is clean; in the other two every row has its own noise baked in. `image_noise` is the standard
@@ -86,7 +70,6 @@ def build(
     is kept, one made with others replaced; any other non-empty `out` raises DataError, as does a missing
     program or sound package.
     """
-    out = Path(out)
     arguments = {
         "format": _FORMAT,
         "seed": seed,
@@ -94,67 +77,22 @@ def build(
         "audio_snr_db": float(audio_snr_db),
         "clips_per_word": clips_per_word,
     }
-    existing = _existing(out)
-    if existing is not None and existing["arguments"] == arguments:
-        return AvDigits(out, existing["rows"], tuple(existing["notices"]), reused=True)
-    check_sources()
-
     report = progress or (lambda stage, done, total: None)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+
+    def write(folder: Path) -> tuple[dict[str, int], list[str]]:
+        check_sources()
+        readme = Path(__file__).with_name("av_digits_readme.md").read_text(encoding="utf-8")
+        (folder / "README.md").write_text(readme.format(**arguments), encoding="utf-8")
         scans, digits = _scans()
         notices: list[str] = []
-        rows = {
-            "train": _write_train(work / "train", scans, digits, seed, clips_per_word, notices, report),
-            "validation": _write_humans(
-                work / "validation",
-                1,
-                VALIDATION_SPEAKERS,
-                _HELD_OUT_IMAGES,
-                scans,
-                digits,
-                arguments,
-                notices,
-                report,
-            ),
-            "test": _write_humans(
-                work / "test", 2, TEST_SPEAKERS, _HELD_OUT_IMAGES, scans, digits, arguments, notices, report
-            ),
-        }
-        readme = Path(__file__).with_name("av_digits_readme.md").read_text(encoding="utf-8")
-        (work / "README.md").write_text(readme.format(**arguments), encoding="utf-8")
-        made = {"arguments": arguments, "rows": rows, "notices": notices}
-        (work / _MARKER).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        work.chmod(0o755)
-        _move_into_place(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return AvDigits(out, rows, tuple(notices))
+        rows = {"train": _write_train(folder / "train", scans, digits, seed, clips_per_word, notices, report)}
+        for number, (split, speakers) in enumerate((("validation", VALIDATION_SPEAKERS), ("test", TEST_SPEAKERS)), 1):
+            rows[split] = _write_humans(
+                folder / split, number, speakers, _HELD_OUT_IMAGES, scans, digits, arguments, notices, report
+            )
+        return rows, notices
 
-
-def _existing(out: Path) -> dict[str, Any] | None:
-    """The marker of the set at `out`, None if nothing is there; DataError if something else is."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    try:
-        marker: dict[str, Any] = json.loads((out / _MARKER).read_text(encoding="utf-8"))
-        names = {path.name for path in out.iterdir()}
-        if {"arguments", "rows", "notices"} <= marker.keys() and names <= _CONTENTS:
-            return marker
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise DataError(f"{out} exists and is not an AV-digits set made here; it is left as it is. Choose another place.")
-
-
-def _move_into_place(work: Path, out: Path) -> None:
-    if not out.exists():
-        os.rename(work, out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    os.rename(out, old / out.name)
-    os.rename(work, out)
-    shutil.rmtree(old)
+    return make_set(out, "av-digits", arguments, write)
 
 
 # Images

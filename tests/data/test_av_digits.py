@@ -11,25 +11,26 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mmedge.data import av_digits
-from mmedge.data.av_digits import AvDigits, build
+from mmedge.data.av_digits import build
 from mmedge.data.folder import read_split
+from mmedge.data.making import MadeSet
 from mmedge.data.voices import LABELS, TEST_SPEAKERS, VALIDATION_SPEAKERS, espeak, flite, recording, speak
 from mmedge.runtime.errors import DataError
 from mmedge.runtime.media import decode_audio
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> AvDigits:
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeSet:
     return build(tmp_path_factory.mktemp("av") / "digits", clips_per_word=1)
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> AvDigits:
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> MadeSet:
     out = tmp_path_factory.mktemp("av") / "quiet"
     return build(out, clips_per_word=1, image_noise=0.0, audio_snr_db=90.0, seed=1)
 
 
-def rows(made: AvDigits, split: str) -> list[dict[str, str]]:
+def rows(made: MadeSet, split: str) -> list[dict[str, str]]:
     lines = (made.path / split / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -44,7 +45,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_every_row_can_be_read(made: AvDigits) -> None:
+def test_every_row_can_be_read(made: MadeSet) -> None:
     assert made.rows == {"train": 50, "validation": 2700, "test": 2160}
     for split, count in made.rows.items():
         found = read_split(made.path, split, ["image", "audio"], LABELS)
@@ -52,7 +53,7 @@ def test_every_row_can_be_read(made: AvDigits) -> None:
         assert {sample.label for sample in found} == set(LABELS)
 
 
-def test_no_speaker_is_in_two_splits_and_no_image_of_training_elsewhere(made: AvDigits) -> None:
+def test_no_speaker_is_in_two_splits_and_no_image_of_training_elsewhere(made: MadeSet) -> None:
     speakers = [{row["speaker"] for row in rows(made, split)} for split in made.rows]
     images = [{int(Path(row["image_file_name"]).name[:4]) for row in rows(made, split)} for split in made.rows]
     assert sum(map(len, speakers)) == len(set().union(*speakers))
@@ -62,12 +63,12 @@ def test_no_speaker_is_in_two_splits_and_no_image_of_training_elsewhere(made: Av
     assert len(speakers[2]) == 4
 
 
-def test_five_languages_are_spoken_in_training_and_validation(made: AvDigits) -> None:
+def test_five_languages_are_spoken_in_training_and_validation(made: MadeSet) -> None:
     for split in ("train", "validation"):
         assert {row["language"] for row in rows(made, split)} == {"en", "es", "fr", "it", "ru"}
 
 
-def test_images_and_labels_are_those_of_the_scans(made: AvDigits) -> None:
+def test_images_and_labels_are_those_of_the_scans(made: MadeSet) -> None:
     digits = load_digits()
     for split in made.rows:
         for row in rows(made, split)[:50]:
@@ -81,14 +82,14 @@ def test_images_and_labels_are_those_of_the_scans(made: AvDigits) -> None:
     assert np.corrcoef(shrunk.ravel(), scan.ravel())[0, 1] > 0.98
 
 
-def test_clips_are_one_second_and_hold_speech(made: AvDigits) -> None:
+def test_clips_are_one_second_and_hold_speech(made: MadeSet) -> None:
     for row in rows(made, "train"):
         clip = samples(made.path / "train" / row["audio_file_name"])
         assert len(clip) == 8000
         assert np.sqrt(np.mean(clip**2)) > 0.01
 
 
-def test_the_noise_has_the_level_asked_for(made: AvDigits, quiet: AvDigits) -> None:
+def test_the_noise_has_the_level_asked_for(made: MadeSet, quiet: MadeSet) -> None:
     name = rows(made, "validation")[0]["audio_file_name"]
     clean, noisy = (samples(root / "validation" / name) for root in (quiet.path, made.path))
     spoken = np.flatnonzero(np.abs(clean) > 1e-3)
@@ -97,15 +98,15 @@ def test_the_noise_has_the_level_asked_for(made: AvDigits, quiet: AvDigits) -> N
     assert snr == pytest.approx(10.0, abs=0.5)
 
 
-def test_the_same_arguments_give_the_same_bytes(tmp_path: Path, made: AvDigits) -> None:
+def test_the_same_arguments_give_the_same_bytes(tmp_path: Path, made: MadeSet) -> None:
     assert files(build(tmp_path / "again", clips_per_word=1).path) == files(made.path)
 
 
-def test_another_seed_gives_other_voices(made: AvDigits, quiet: AvDigits) -> None:
+def test_another_seed_gives_other_voices(made: MadeSet, quiet: MadeSet) -> None:
     assert [row["speaker"] for row in rows(made, "train")] != [row["speaker"] for row in rows(quiet, "train")]
 
 
-def test_a_set_that_is_up_to_date_is_kept(made: AvDigits) -> None:
+def test_a_set_that_is_up_to_date_is_kept(made: MadeSet) -> None:
     before = (made.path / "README.md").stat().st_mtime_ns
     again = build(made.path, clips_per_word=1)
     assert again.reused
@@ -139,7 +140,7 @@ def test_missing_programs_are_named_as_debian_packages(tmp_path: Path, monkeypat
         build(tmp_path / "digits")
 
 
-def test_the_readme_names_the_licence_of_every_package(made: AvDigits) -> None:
+def test_the_readme_names_the_licence_of_every_package(made: MadeSet) -> None:
     lines = (made.path / "README.md").read_text(encoding="utf-8").splitlines()
     for package in ("espeak-ng", "flite", *(speaker.package for speaker in (*VALIDATION_SPEAKERS, *TEST_SPEAKERS))):
         (licence,) = [line.split("|")[-2] for line in lines if line.startswith("|") and package in line.split("|")[2]]
