@@ -121,9 +121,19 @@ def test_scenes_have_no_ties_and_no_overlap() -> None:
             assert distances[-2] < distances[-1] - 1e-9
 
 
-def test_the_folder_reader_takes_every_row(made: MadeSet) -> None:
+def test_the_folder_reader_takes_every_row_with_its_question_and_region(made: MadeSet) -> None:
     for split, count in made.rows.items():
-        assert len(read_split(made.path, split, ["image"], LABELS)) == count
+        found = read_split(made.path, split, ["image", "text"], LABELS)
+        assert len(found) == count
+        for sample, row in list(zip(found, rows(made, split), strict=True))[:40]:
+            assert (sample.text, sample.label) == (row["text"], row["label"])
+            assert sample.mask().sum() in {sum(sizes) for sizes in _sizes(row["label"], len(row["mask_values"]))}
+
+
+def _sizes(label: str, objects: int) -> list[list[int]]:
+    """The possible pixel counts of the deciding objects: 121 of a square, 97 of a circle."""
+    sizes = {"square": [121], "circle": [97]}.get(label, [121, 97])
+    return [[size] * objects for size in sizes]
 
 
 def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(tmp_path: Path, made: MadeSet) -> None:
