@@ -2,93 +2,166 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmedge.data.folder import Sample
+from mmedge.data.folder import Sample, decode_file
 from mmedge.evaluation import modality_subsets
 from mmedge.runtime import Preprocessor
-from mmedge.training.augment import augment_audio, augment_image, mask_tensor
-from mmedge.training.recipe import AudioAugment, ImageAugment, Modalities
+from mmedge.training.augment import augment_audio, augment_image, augment_text, mask_tensor
+from mmedge.training.recipe import Recipe
+from mmedge.training.sampling import Row, balanced, grouped, shuffled
+
+_CACHE_BYTES = 256_000_000  # of decoded files, in each worker
+_AS_THEY_ARE = {"channels": "grey", "mean": [0.0], "std": [1.0]}
 
 
 class TrainingStream(Dataset[dict[str, Any]]):
-    """`draws` training samples: draw n is sample n of an endless row of shuffles of `samples`.
+    """`steps` batches of training samples: draw n is a function of the recipe's seed and n.
 
-    Every draw has a random generator of its own, made from `seed` and n alone: the stream is the same for
-    any number of workers, and a run that resumes at draw n goes on exactly as one that was never broken.
+    Every draw has a random generator of its own, made from the seed and n alone: the stream is the same for any number
+    of workers and processes, and a run that resumes at draw n goes on exactly as one that was never broken.
 
-    An item: {modality: float32 tensor, None if the sample lacks it, "label": int, "shown": the modalities
-    that modality dropout leaves, at least one}. A modality that is dropped keeps its tensor: fusion masks it,
-    and an encoder's batch norm goes on seeing real data.
+    An item: {modality: its tensor, None if the sample lacks it, "label": the class or identity, or float32 [labels]
+    with ones for multi-label, "shown": the modalities that modality dropout leaves, at least one}, and, if
+    `region_shape` is given, "region": float32 [*region_shape], the share of each cell that the mask covers, -1 where
+    there is no mask. A modality that is dropped keeps its tensor: fusion masks it, and an encoder's batch norm goes on
+    seeing real data.
+
+    `preprocess` are the model's parameters by modality, in the order of the presence mask; a tokenizer they name lies
+    in `directory`.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
         labels: Sequence[str],
-        modalities: Modalities,
+        recipe: Recipe,
+        preprocess: Mapping[str, Mapping[str, Any]],
         *,
-        draws: int,
-        seed: int,
-        modality_dropout: float,
+        directory: Path | None = None,
+        region_shape: tuple[int, int] | None = None,
     ) -> None:
         self._samples = samples
         self._labels = {label: index for index, label in enumerate(labels)}
-        self._modalities = {name: getattr(modalities, name) for name in modalities.names}
-        self._preprocessors = {name: Preprocessor(part.preprocess) for name, part in self._modalities.items()}
-        self._draws, self._seed, self._modality_dropout = draws, seed, modality_dropout
-        self._shuffle: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._augment = {name: getattr(recipe.model.modalities, name).augment for name in preprocess}
+        self._preprocessors = {name: Preprocessor(part, directory) for name, part in preprocess.items()}
+        self._region: Preprocessor | None = None
+        if region_shape is not None:
+            rows, columns = region_shape
+            # A mask passes through the geometry of its image, and nothing else.
+            self._region = Preprocessor({**preprocess["image"], "width": columns, "height": rows, **_AS_THEY_ARE})
+        self._region_shape = region_shape
+        self._multi_label = recipe.model.multi_label
+        self._seed, self._modality_dropout = recipe.seed, recipe.training.modality_dropout
+        self._draws = recipe.training.steps * recipe.training.batch_size
+        self._row = _row(samples, labels, recipe)
+        self._decode = _Cache()
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each modality's tensor, in the order of the presence mask."""
-        return {name: preprocessor.shape for name, preprocessor in self._preprocessors.items()}
+    def zeros(self) -> dict[str, npt.NDArray[Any]]:
+        """The tensor of an absent modality, in the order of the presence mask."""
+        return {name: np.zeros(part.shape, part.dtype) for name, part in self._preprocessors.items()}
 
     def __len__(self) -> int:
         return self._draws
 
-    def __getitem__(self, draw: int) -> dict[str, Any]:
-        epoch, position = divmod(draw, len(self._samples))
-        if self._shuffle[0] != epoch:
-            order = np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._samples))
-            self._shuffle = epoch, order
-        sample = self._samples[self._shuffle[1][position]]
-        random = np.random.default_rng([self._seed, 1, draw])
+    def sample(self, draw: int) -> Sample:
+        """What is drawn."""
+        return self._samples[self._row(draw)]
 
-        shown = tuple(sample.files)
+    def __getitem__(self, draw: int) -> dict[str, Any]:
+        sample = self.sample(draw)
+        random = np.random.default_rng([self._seed, 1, draw])
+        shown = sample.modalities
         if len(shown) > 1 and random.random() < self._modality_dropout:
             proper = modality_subsets(shown)[:-1]
             shown = proper[random.integers(len(proper))]
-        inputs = sample.load()
-        item: dict[str, Any] = {"label": self._labels[sample.label], "shown": shown}
-        for name in self._modalities:
-            item[name] = torch.from_numpy(self._tensor(name, inputs[name], random)) if name in inputs else None
+        inputs = sample.load(self._decode)
+        mask = None if self._region is None else sample.mask(self._decode)
+        item: dict[str, Any] = {"label": self._label(sample), "shown": shown}
+        for name in self._preprocessors:
+            if name not in inputs:
+                item[name] = None
+            elif name == "image":
+                pixels, mask = augment_image(inputs[name], self._augment[name], random, mask)
+                item[name] = self._preprocessors[name](pixels)
+            else:
+                item[name] = self._tensor(name, inputs[name], random)
+        if self._region is not None:
+            assert self._region_shape is not None
+            if mask is None:
+                item["region"] = np.full(self._region_shape, -1.0, np.float32)
+            else:
+                item["region"] = self._region(mask.astype(np.uint8) * np.uint8(255))[0]
         return item
 
+    def _label(self, sample: Sample) -> Any:
+        if not self._multi_label:
+            return self._labels[sample.label]
+        row = np.zeros(len(self._labels), np.float32)
+        row[[self._labels[label] for label in sample.labels]] = 1.0
+        return row
+
     def _tensor(self, name: str, data: Any, random: np.random.Generator) -> Any:
-        augment, preprocessor = self._modalities[name].augment, self._preprocessors[name]
-        if isinstance(augment, ImageAugment):
-            return preprocessor(augment_image(data, augment, random))
-        assert isinstance(augment, AudioAugment)
+        augment, preprocessor = self._augment[name], self._preprocessors[name]
+        if name == "text":
+            return preprocessor(augment_text(data, augment, random))
         parameters = preprocessor.parameters
         window = parameters["samples"] / parameters["sample_rate"]
-        return mask_tensor(preprocessor(augment_audio(data, window, augment, random)), augment, random)
+        tensor = preprocessor(augment_audio(data, window, augment, random))
+        return mask_tensor(tensor, augment, random) if augment.mask_bands or augment.mask_frames else tensor
 
 
-def collate(items: Sequence[Mapping[str, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """A batch for `FusedModel`: float32 [B, ...shape] per modality of `shapes`, zeros where an item has
-    none; "presence" bool [B, M]; "labels" int64 [B].
+class _Cache:
+    """Decoded files, the ones longest unused forgotten first; rows that share a file decode it once."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[tuple[str, Path], tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, kind: str, path: Path) -> Any:
+        key = kind, path
+        if key in self._files:
+            self._files.move_to_end(key)
+            return self._files[key][0]
+        data = decode_file(kind, path)
+        size = (data.samples if kind == "audio" else data).nbytes
+        self._files[key] = data, size
+        self._bytes += size
+        while self._bytes > _CACHE_BYTES:
+            _, (_, forgotten) = self._files.popitem(last=False)
+            self._bytes -= forgotten
+        return data
+
+
+def _row(samples: Sequence[Sample], labels: Sequence[str], recipe: Recipe) -> Row:
+    training = recipe.training
+    if training.samples_per_label is not None:
+        return grouped(samples, recipe.seed, training.batch_size, training.samples_per_label)
+    if training.sampling == "balanced":
+        return balanced(samples, labels, recipe.seed)
+    return shuffled(samples, recipe.seed)
+
+
+def collate(items: Sequence[Mapping[str, Any]], zeros: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
+    """A batch for `FusedModel`: [B, ...shape] per modality of `zeros`, which stand in where an item has none; "presence"
+    bool [B, M]; "labels" int64 [B], or float32 [B, labels]; "region" float32 [B, rows, columns] if the items have it.
     """
     batch = {
-        name: torch.stack([torch.zeros(shape) if item[name] is None else item[name] for item in items])
-        for name, shape in shapes.items()
+        name: torch.from_numpy(np.stack([zero if item[name] is None else item[name] for item in items]))
+        for name, zero in zeros.items()
     }
-    batch["presence"] = torch.tensor([[name in item["shown"] for name in shapes] for item in items])
-    batch["labels"] = torch.tensor([item["label"] for item in items])
+    batch["presence"] = torch.tensor([[name in item["shown"] for name in zeros] for item in items])
+    batch["labels"] = torch.from_numpy(np.array([item["label"] for item in items]))
+    if "region" in items[0]:
+        batch["region"] = torch.from_numpy(np.stack([item["region"] for item in items]))
     return batch

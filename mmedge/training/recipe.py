@@ -12,56 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument, RecipeError
+from mmedge.training.augment import AudioAugment, ImageAugment, TextAugment
+from mmedge.training.augment.options import BelowOne, Fraction, NotNegative, Positive, Strict
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Scalar = bool | int | float | str
 
 
-class ImageAugment(_Strict):
-    """Random changes to a training image; each sample draws its own."""
+class _Modality(BaseModel):
+    # The encoder's own options are known to the encoder.
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
-    noise: Fraction = 0.0
-    """Gaussian noise with a standard deviation drawn from 0 to this fraction of the full range."""
-    noise_size: Positive | None = None
-    """Cells of noise per side, enlarged to the image; None: one per pixel. For images that were enlarged
-    themselves.
-    """
-    shift: NotNegative = 0
-    """Moved by up to this many pixels in x and in y, edges repeated."""
-
-
-class AudioAugment(_Strict):
-    """Random changes to a training clip; each sample draws its own."""
-
-    shift: Annotated[float, Field(ge=0)] = 0.0
-    """Moved by up to this many seconds earlier or later, zeros filling in."""
-    snr_db: tuple[float, float] | None = None
-    """White noise at a level drawn from this range of dB below the level of the active part."""
-    mask_bands: NotNegative = 0
-    """Up to this many neighbouring mel bands set to the tensor's mean."""
-    mask_frames: NotNegative = 0
-    """Up to this many neighbouring frames set to the tensor's mean."""
-
-    @field_validator("snr_db")
-    @classmethod
-    def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and value[0] > value[1]:
-            raise ValueError(f"found {list(value)}; expected [lowest, highest]")
-        return value
-
-
-class _Modality(_Strict):
     encoder: str
-    width: Positive
+    """Name of the encoder; its own options (`width`, `layers`, ...) stand beside it, see models.md."""
+    pretrained: str | None = None
+    """Published weights to start from: a local folder or a hub id, for encoders of the transformers library."""
     preprocess: dict[str, Any]
-    """Parameters of the tensor, as the runtime takes them; they go into the model's configuration and the
-    bundle.
-    """
+    """Parameters of the tensor, as the runtime takes them; see preprocessing.md."""
 
     @field_validator("preprocess")
     @classmethod
@@ -84,17 +50,50 @@ class AudioModality(_Modality):
 
     augment: AudioAugment = AudioAugment()
 
+    @model_validator(mode="after")
+    def _bands_to_mask(self) -> AudioModality:
+        if self.preprocess.get("type") == "waveform" and (self.augment.mask_bands or self.augment.mask_frames):
+            raise ValueError(
+                "augment.mask_bands and mask_frames are for spectra; expected them left out for a waveform"
+            )
+        return self
 
-class Modalities(_Strict):
-    """The modalities of the model. The presence mask has them in the order image, audio."""
+
+class TextModality(_Modality):
+    """How text is encoded."""
+
+    vocab_size: Positive = 4096
+    """Most tokens of the tokenizer that is trained on the train split, where `preprocess` names none."""
+    augment: TextAugment = TextAugment()
+
+    @field_validator("preprocess")
+    @classmethod
+    def _known_to_the_runtime(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # The runtime checks the rest when there is a tokenizer.
+        if set(value) - {"tokenizer"} != {"type", "max_length"} or value["type"] != "text":
+            raise ValueError(f"found {value}; expected type: text, max_length and, for one of your own, tokenizer")
+        if not isinstance(value["max_length"], int) or value["max_length"] < 1:
+            raise ValueError(f"found max_length {value['max_length']!r}; expected tokens, at least 1")
+        tokenizer = value.get("tokenizer")
+        if tokenizer is not None and not Path(tokenizer).is_file():
+            raise ValueError(f"found no file {tokenizer}; expected a tokenizer.json of HF's tokenizers")
+        return value
+
+
+class Modalities(Strict):
+    """The modalities of the model. The presence mask has them in the order image, audio, text."""
 
     image: ImageModality | None = None
+    """How images are encoded."""
     audio: AudioModality | None = None
+    """How audio is encoded."""
+    text: TextModality | None = None
+    """How text is encoded."""
 
     @model_validator(mode="after")
     def _at_least_one(self) -> Modalities:
         if not self.names:
-            raise ValueError("names no modality; expected at least one of image, audio")
+            raise ValueError("names no modality; expected at least one of image, audio, text")
         return self
 
     @property
@@ -103,37 +102,118 @@ class Modalities(_Strict):
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
 
-class ModelRecipe(_Strict):
+class ModelRecipe(Strict):
     """The shape of the model."""
 
     modalities: Modalities
-    fusion: Literal["gated", "sum"] = "gated"
+    """What the model takes, and how each is encoded."""
+    fusion: Literal["concat", "sum", "product", "gated", "mlp", "cross_attention"] = "gated"
+    """How the modalities become one embedding."""
     fusion_dim: Positive = 128
-    head: Literal["classification"] = "classification"
+    """Features of that embedding."""
+    fusion_layers: Positive = 2
+    """Layers of `cross_attention`."""
+    fusion_heads: Positive = 4
+    """Heads of `cross_attention`."""
+    head: Literal["classification", "embedding", "vqa"] = "classification"
+    """What is made of the embedding: a class, an embedding to compare, or an answer with the region it rests on."""
+    multi_label: bool = False
+    """A sample may have any number of classes; for `classification`."""
+    embedding_dim: Positive = 128
+    """Features of the output of `embedding`."""
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    """How outputs of `embedding` are compared."""
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Of the contrastive loss of `embedding`."""
+    region_scale: Positive = 1
+    """Of `vqa`: cells of the relevance map per cell of the image encoder's grid, along each side."""
+    region_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of `vqa`: weight of the region's loss beside the answer's."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability, inside fusion and head."""
 
 
-class TrainingRecipe(_Strict):
-    """The optimiser (AdamW, linear warm-up, then a cosine to zero) and what it is fed."""
+class TrainingRecipe(Strict):
+    """The optimiser, AdamW, and what it is fed."""
 
     steps: Positive
+    """Steps of the optimiser."""
     batch_size: Positive = 64
+    """Samples per step, over all processes."""
+    accumulate_steps: Positive = 1
+    """Parts that a step's batch is computed in, for less memory."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """The highest, after the warm-up."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up: to zero along a cosine or a line, or not at all."""
     warmup_steps: NotNegative = 30
+    """Steps in which the learning rate rises from zero, in a line."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of weight matrices and kernels; biases and the scales of norms have none."""
+    gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest norm of the gradient, scaled down to it where it is larger; 0: no limit."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of the arithmetic inside a step; the weights stay fp32. fp16 needs a GPU."""
+    gradient_checkpointing: bool = False
+    """Encoders of the transformers library compute their layers again instead of keeping them, for less memory."""
+    label_smoothing: BelowOne = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """`balanced`: every class equally often, rare samples repeated."""
+    samples_per_label: Positive | None = None
+    """Batches of batch_size / K labels with this many samples K each, for `embedding`."""
     modality_dropout: Fraction = 0.0
     """Probability that a sample is shown with only some of its modalities, at least one."""
     every_subset: bool = False
-    """The loss is the mean over every subset of the modalities shown: modality dropout without the chance.
-    Each encoder then learns from every sample, and fusion from all of them.
-    """
-    threads: Positive = 1
-    """CPU threads of a step. Sums depend on their order, so another number gives another model of the same quality."""
+    """The loss is the mean over every subset of the modalities shown: modality dropout without the chance."""
+    evaluate_every: Positive | None = None
+    """Steps between evaluations on the validation split; the best model by its main metric is the one saved."""
+    patience: Positive | None = None
+    """Stop after this many evaluations in a row without a better one."""
     checkpoint_every: Positive = 200
     """Steps between checkpoints to resume from."""
+    threads: Positive = 1
+    """CPU threads of a step. Sums depend on their order: another number gives another model of the same quality."""
+
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> TrainingRecipe:
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(
+                f"found batch_size {self.batch_size} in accumulate_steps {self.accumulate_steps}; expected equal parts"
+            )
+        if self.samples_per_label is not None:
+            if self.batch_size % self.samples_per_label:
+                raise ValueError(
+                    f"found batch_size {self.batch_size}; expected a multiple of samples_per_label "
+                    f"{self.samples_per_label}"
+                )
+            if self.sampling != "shuffled":
+                raise ValueError("samples_per_label draws by label already; expected no sampling beside it")
+        if self.patience is not None and self.evaluate_every is None:
+            raise ValueError("patience counts evaluations; expected evaluate_every beside it")
+        return self
 
 
-class Recipe(_Strict):
+class Range(Strict):
+    """Values between two, both included: whole numbers if both are."""
+
+    low: int | float
+    """The smallest."""
+    high: int | float
+    """The largest."""
+    log: bool = False
+    """Evenly in the logarithm."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"found {self.low} to {self.high}; expected low < high, above 0 if log")
+        return self
+
+
+class Recipe(Strict):
     """A whole training run."""
 
     data: Path
@@ -141,10 +221,15 @@ class Recipe(_Strict):
     output: Path
     """Where the model goes; relative to the working directory."""
     labels: tuple[str, ...] | None = None
-    """The classes in the order of the logits; None: those of the train split, sorted."""
+    """The classes in the order of the logits; null: those of the train split, sorted."""
     seed: NotNegative = 0
+    """Of the first weights, the order of the samples and their augmentation."""
     model: ModelRecipe
+    """The shape of the model."""
     training: TrainingRecipe
+    """The optimiser and what it is fed."""
+    tune: dict[str, Range | Annotated[list[Scalar], Field(min_length=1)]] = Field(default={})
+    """The search space of `mmedge tune`: a key such as training.learning_rate -> a range or a list of choices."""
 
     @field_validator("labels")
     @classmethod
@@ -152,6 +237,25 @@ class Recipe(_Strict):
         if value is not None and (len(value) < 2 or len(set(value)) < len(value)):
             raise ValueError("expected at least two labels, each once")
         return value
+
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> Recipe:
+        model, training = self.model, self.training
+        if model.multi_label and model.head != "classification":
+            raise ValueError(f"model.multi_label with head {model.head}; expected head classification")
+        if model.head == "vqa" and model.modalities.image is None:
+            raise ValueError("model.head vqa points at a place in an image; expected model.modalities.image")
+        if model.head == "embedding":
+            for key in ("label_smoothing", "sampling"):
+                if getattr(training, key) != type(training).model_fields[key].default:
+                    raise ValueError(f"training.{key} is for classes; expected it left out with head embedding")
+            if self.labels is not None:
+                raise ValueError("labels name classes; expected them left out with head embedding")
+        elif training.samples_per_label is not None:
+            raise ValueError(
+                "training.samples_per_label is for head embedding; expected sampling: balanced for classes"
+            )
+        return self
 
 
 def read_recipe(path: Path | str) -> Recipe:

@@ -1,4 +1,4 @@
-"""Random changes to training data, on what a camera and a microphone deliver; NumPy alone."""
+"""Random changes to a training clip and to its spectrum."""
 
 from __future__ import annotations
 
@@ -6,43 +6,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from mmedge.runtime import Audio
-from mmedge.training.recipe import AudioAugment, ImageAugment
+from mmedge.training.augment.options import AudioAugment
 
-Pixels = npt.NDArray[np.uint8]
 Tensor = npt.NDArray[np.float32]
 
 
-def augment_image(pixels: Pixels, augment: ImageAugment, random: np.random.Generator) -> Pixels:
-    """uint8 [H, W] or [H, W, C] -> the same shape, shifted and noisy."""
-    height, width = pixels.shape[:2]
-    if augment.shift:
-        reach = augment.shift
-        down, right = random.integers(0, 2 * reach + 1, 2)
-        edges = [(reach, reach), (reach, reach)] + [(0, 0)] * (pixels.ndim - 2)
-        pixels = np.pad(pixels, edges, mode="edge")[down : down + height, right : right + width]
-    if augment.noise:
-        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-        cells = (height, width) if augment.noise_size is None else (augment.noise_size, augment.noise_size)
-        deviation = random.uniform(0.0, augment.noise) * 255.0
-        noise = random.normal(0.0, deviation, (channels, *cells)).astype(np.float32)
-        planes = [_enlarge(plane, width, height) for plane in noise]
-        noisy = pixels + np.stack(planes, axis=-1).reshape(pixels.shape)
-        pixels = np.rint(np.clip(noisy, 0.0, 255.0)).astype(np.uint8)
-    return pixels
-
-
-def _enlarge(plane: Tensor, width: int, height: int) -> Tensor:
-    if plane.shape == (height, width):
-        return plane
-    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC))
-
-
 def augment_audio(audio: Audio, window: float, augment: AudioAugment, random: np.random.Generator) -> Audio:
-    """Mono float32 [n] -> [n], or as many as `window` seconds hold if that is more; moved, noisy."""
+    """Mono float32 [n] -> [n], or as many as `window` seconds hold if that is more; faster, moved, louder, noisy.
+
+    Speed is a sample rate that differs from the true one: the preprocessing, which resamples to the model's rate, does
+    the rest (Ko et al. 2015, "Audio augmentation for speech recognition", 2).
+    """
     samples, rate = audio
+    if augment.speed is not None:
+        rate = round(rate * random.uniform(*augment.speed))
     missing = max(0, round(window * rate) - len(samples))
     samples = np.pad(samples, (0, missing)).astype(np.float32)
     level = active_level(samples, rate)
@@ -53,6 +32,8 @@ def augment_audio(audio: Audio, window: float, augment: AudioAugment, random: np
     if augment.snr_db is not None:
         deviation = level * 10 ** (-random.uniform(*augment.snr_db) / 20)
         samples = samples + random.standard_normal(len(samples), np.float32) * np.float32(deviation)
+    if augment.gain_db is not None:
+        samples = samples * np.float32(10 ** (random.uniform(*augment.gain_db) / 20))
     return Audio(np.ascontiguousarray(samples, np.float32), rate)
 
 

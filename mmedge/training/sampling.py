@@ -1,0 +1,91 @@
+"""Which sample a training draw is: a function of the seed and the draw's number alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mmedge.data.folder import Sample
+from mmedge.runtime.errors import DataError
+
+Row = Callable[[int], int]
+"""The number of a draw -> the index of its sample."""
+
+
+class Shuffles:
+    """An endless row of shuffles of `count` things; `[n]` is the n-th. `key` sets one row apart from another."""
+
+    def __init__(self, count: int, seed: int, *key: int) -> None:
+        self._count, self._seed, self._key = count, seed, key
+        self._last: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __getitem__(self, position: int) -> int:
+        shuffle, place = divmod(position, self._count)
+        if self._last[0] != shuffle:
+            self._last = shuffle, np.random.default_rng([self._seed, *self._key, shuffle]).permutation(self._count)
+        return int(self._last[1][place])
+
+
+def shuffled(samples: Sequence[Sample], seed: int) -> Row:
+    """Every sample once per epoch."""
+    order = Shuffles(len(samples), seed, 0)
+    return lambda draw: order[draw]
+
+
+def balanced(samples: Sequence[Sample], labels: Sequence[str], seed: int) -> Row:
+    """Every label once per as many draws as there are labels, and every sample of a label once before any again. A
+    sample of several labels is drawn for each of them, one of none for the absence of all.
+
+    Raises:
+        DataError: a label without a sample.
+    """
+    members = _members(samples)
+    missing = sorted(set(labels) - members.keys())
+    if missing:
+        raise DataError(f"balanced sampling: the train split has no sample of {', '.join(missing)}; leave them out")
+    groups = list(members.values())
+    order = Shuffles(len(groups), seed, 0)
+    within = [Shuffles(len(group), seed, 2, index) for index, group in enumerate(groups)]
+
+    def row(draw: int) -> int:
+        group = order[draw]
+        return groups[group][within[group][draw // len(groups)]]
+
+    return row
+
+
+def grouped(samples: Sequence[Sample], seed: int, batch_size: int, samples_per_label: int) -> Row:
+    """Batches of P labels with K = `samples_per_label` samples each (Hermans et al. 2017, "In defense of the triplet
+    loss", 2), P = batch_size / K. A label of fewer than K samples repeats them.
+
+    Raises:
+        DataError: fewer than P labels.
+    """
+    groups = list(_members(samples).values())
+    most = batch_size // samples_per_label
+    if len(groups) < most:
+        raise DataError(
+            f"found {len(groups)} labels in the train split; batches of {batch_size} with {samples_per_label} of each "
+            f"label need {most}"
+        )
+    order = Shuffles(len(groups), seed, 0)
+    within = [Shuffles(len(group), seed, 2, index) for index, group in enumerate(groups)]
+    batches = len(groups) // most  # in one shuffle of the labels; those left over wait for the next
+
+    def row(draw: int) -> int:
+        batch, position = divmod(draw, batch_size)
+        shuffle, part = divmod(batch, batches)
+        place, number = divmod(position, samples_per_label)
+        group = order[shuffle * len(groups) + part * most + place]
+        return groups[group][within[group][shuffle * samples_per_label + number]]
+
+    return row
+
+
+def _members(samples: Sequence[Sample]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        for label in sample.labels or ("",):
+            members.setdefault(label, []).append(index)
+    return dict(sorted(members.items()))
