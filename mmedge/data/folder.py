@@ -37,6 +37,15 @@ _KEYS = {"image_file_name", "audio_file_name", "text", "label", "labels", "mask_
 _MOST_PROBLEMS_SHOWN = 100
 
 
+def decode_file(kind: str, path: Path) -> Any:
+    """The file of a modality as `Sample.load` gives it, or of a "mask": uint8 [H, W], the number of the instance.
+
+    Raises:
+        DataError: it is gone or damaged.
+    """
+    return _decode_mask(path) if kind == "mask" else _DECODERS[kind](path)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One row of a split, of the modalities that were asked for.
@@ -66,15 +75,17 @@ class Sample:
             raise DataError(f"line {self.line} of the split's {METADATA}: found no label in labels; expected one")
         return self.labels[0]
 
-    def load(self) -> dict[str, Any]:
+    def load(self, decode: Callable[[str, Path], Any] = decode_file) -> dict[str, Any]:
         """The inputs by modality: "image" uint8 [H, W] or [H, W, 3], "audio" an `mmedge.Audio`, "text" a string.
+
+        `decode` may remember files, since rows share them.
 
         Raises:
             DataError: a file is gone or damaged.
         """
-        return {name: self.text if name == "text" else _DECODERS[name](self.files[name]) for name in self.modalities}
+        return {name: self.text if name == "text" else decode(name, self.files[name]) for name in self.modalities}
 
-    def mask(self) -> npt.NDArray[np.bool_] | None:
+    def mask(self, decode: Callable[[str, Path], Any] = decode_file) -> npt.NDArray[np.bool_] | None:
         """Where the image holds what decides the answer: bool [H, W]; None if the row has no mask.
 
         Raises:
@@ -82,8 +93,12 @@ class Sample:
         """
         if self.mask_file is None:
             return None
-        instances = _decode_mask(self.mask_file)
-        return instances != 0 if self.mask_values is None else np.isin(instances, self.mask_values)
+        instances = decode("mask", self.mask_file)
+        if self.mask_values is None:
+            return np.asarray(instances != 0)
+        decides = np.zeros(256, np.bool_)
+        decides[list(self.mask_values)] = True
+        return decides[instances]
 
 
 def read_split(
@@ -269,9 +284,9 @@ def _look_at(file: tuple[str, Path]) -> _Seen:
     kind, path = file
     try:
         if kind == "mask":
-            mask = _decode_mask(path)
+            mask = decode_file(kind, path)
             return _Seen(size=mask.shape, instances=frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0})
-        decoded = _DECODERS[kind](path)
+        decoded = decode_file(kind, path)
         return _Seen(size=decoded.shape[:2] if kind == "image" else ())
     except DataError as error:
         return _Seen(problem=str(error))
