@@ -40,3 +40,7 @@ class ParityError(MmedgeError):
     """The exported bundle does not reproduce the model within tolerance."""
 
     exit_code = 1
+
+
+class TrainingError(MmedgeError):
+    """A training run cannot go on: its loss, gradient or weights are no finite numbers."""

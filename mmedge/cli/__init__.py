@@ -28,6 +28,8 @@ _EXTRAS = {
     "safetensors": "train",
     "scipy": "train",
     "sklearn": "evaluate",
+    "tensorboard": "train",
+    "tokenizers": "train",
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",

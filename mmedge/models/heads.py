@@ -77,11 +77,15 @@ class VqaHead(nn.Module):
         return self.answer(torch.cat([y, context], dim=1)), relevance
 
 
-def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy for int64 [B] classes, binary cross-entropy for float32 [B, classes]; a scalar."""
+def classification_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy for int64 [B] classes, binary cross-entropy for float32 [B, classes]; a scalar.
+
+    A share `smoothing` of each target is spread evenly over the classes (Szegedy et al. 2016, 7), or over yes and no.
+    """
     if labels.is_floating_point():
-        return functional.binary_cross_entropy_with_logits(logits, labels)
-    return functional.cross_entropy(logits, labels)
+        smooth = labels * (1 - smoothing) + smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits, smooth)
+    return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def contrastive_loss(embeddings: Tensor, labels: Tensor, metric: str, temperature: float) -> Tensor:

@@ -57,6 +57,8 @@ class FusedModel(PreTrainedModel):
     # The open keywords of forward are tensors; HF's Trainer would put counts of its own among them.
     accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
+    # Of the loss over classes: a matter of one training run, and no part of the model's configuration.
+    label_smoothing = 0.0
 
     def __init__(self, config: MmedgeConfig) -> None:
         super().__init__(config)
@@ -147,13 +149,15 @@ class FusedModel(PreTrainedModel):
             return FusedOutput(loss=loss, embedding=embedding)
         if isinstance(self.head, VqaHead):
             logits, relevance = self.head(vector, encodings[self._image], presence[:, self._image])
-            loss = None if labels is None else classification_loss(logits, labels)
+            loss = None if labels is None else classification_loss(logits, labels, self.label_smoothing)
             if loss is not None and region is not None:
                 known = torch.where(presence[:, self._image, None, None], region, -1.0)
                 loss = loss + config.region_weight * region_loss(relevance, known)
             return FusedOutput(loss=loss, logits=logits, relevance=torch.sigmoid(relevance))
         logits = self.head(vector)
-        return FusedOutput(loss=None if labels is None else classification_loss(logits, labels), logits=logits)
+        return FusedOutput(
+            loss=None if labels is None else classification_loss(logits, labels, self.label_smoothing), logits=logits
+        )
 
 
 def _fusion(encoders: Sequence[Encoder], modalities: Sequence[str], config: MmedgeConfig) -> nn.Module:

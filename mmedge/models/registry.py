@@ -64,17 +64,24 @@ def build_encoder(part: Mapping[str, Any]) -> Encoder:
             f"{modality} of shape {list(shape)}"
         )
     options = {key: value for key, value in part.items() if key not in _COMMON}
-    known = [
-        parameter.name
-        for parameter in inspect.signature(family.build).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "architecture"
-    ]
+    known = encoder_options(str(name))
     for key in options:
         look_up(dict.fromkeys(known), key, f"option of encoder {name!r},")
     try:
         return family.build(shape, **options)
     except TypeError as error:
         raise InvalidArgument(f"encoder {name!r}: {error}; its options are {', '.join(known)}") from error
+
+
+def encoder_options(name: str) -> list[str]:
+    """What a configuration may say about the encoder `name` beside its preprocessing and its weights.
+
+    Raises:
+        InvalidArgument: an unknown encoder.
+    """
+    family = look_up(ENCODERS, name, "encoder")
+    parameters = inspect.signature(family.build).parameters.values()
+    return [found.name for found in parameters if found.kind is found.KEYWORD_ONLY and found.name != "architecture"]
 
 
 def look_up(table: Mapping[str, T], name: Any, what: str) -> T:

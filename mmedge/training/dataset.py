@@ -153,8 +153,9 @@ def _row(samples: Sequence[Sample], labels: Sequence[str], recipe: Recipe) -> Ro
 
 
 def collate(items: Sequence[Mapping[str, Any]], zeros: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
-    """A batch for `FusedModel`: [B, ...shape] per modality of `zeros`, which stand in where an item has none; "presence"
-    bool [B, M]; "labels" int64 [B], or float32 [B, labels]; "region" float32 [B, rows, columns] if the items have it.
+    """A batch for `FusedModel`: [B, ...shape] per modality of `zeros`, which stand in where an item has none;
+    "presence" bool [B, M]; "labels" int64 [B], or float32 [B, labels]; "region" float32 [B, rows, columns] if the items
+    have it.
     """
     batch = {
         name: torch.from_numpy(np.stack([zero if item[name] is None else item[name] for item in items]))

@@ -11,24 +11,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
-from torch.utils.data import Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-from mmedge.data.folder import Sample, read_split
+from mmedge.data.folder import Sample
 from mmedge.evaluation import Evaluation, evaluate
-from mmedge.models import MmedgeConfig, new_model
-from mmedge.runtime.errors import CheckpointError, DataError
+from mmedge.models import FusedModel
+from mmedge.runtime.errors import CheckpointError, RecipeError
+from mmedge.training.build import build_model, read_data, write_tokenizer
+from mmedge.training.callbacks import EarlyStopping, Progress, ReportProgress, WeightAverage
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import Recipe
-
-Progress = Callable[[str, int, int], None]
+from mmedge.training.tokenizer import TOKENIZER_FILE
+from mmedge.training.trainer import FusedTrainer, last_checkpoint
 
 RECIPE_FILE = "recipe.json"  # beside the weights: what the model was trained on, and how
 
@@ -51,67 +55,141 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    scored: Callable[[int, Evaluation], None] | None = None,
 ) -> TrainResult:
     """Train, save the model with `save_pretrained`, evaluate it on the validation split, write metrics.json.
 
     `output` overrides the recipe's. With `resume` the run goes on from its last checkpoint and ends in the
     same weights, on a CPU to the last bit, as one that was never broken. `progress(stage, done, total)` is
-    called per step and per validation sample; an exception it raises ends the run, which can then be
-    resumed.
+    called per step and per validation sample, `scored(step, evaluation)` per evaluation between steps; an
+    exception one of them raises ends the run, which can then be resumed.
+
+    Every process of a `torchrun` calls this alike: the first alone writes and calls back, all get the result.
 
     Raises:
         DataError: the data cannot be used. CheckpointError: nothing to resume, or a run of another recipe.
+        RecipeError: the model, its precision or its batches cannot be had. TrainingError: a loss or gradient
+            that is no finite number.
     """
+    recipe = recipe.model_copy(update={"tune": {}})
     output = Path(recipe.output if output is None else output)
-    report = progress or (lambda stage, done, total: None)
-    modalities = recipe.model.modalities
-    samples = read_split(recipe.data, "train", modalities.names, recipe.labels)
-    labels = recipe.labels or tuple(sorted({sample.label for sample in samples}))
-    held_out = read_split(recipe.data, "validation", modalities.names, labels)
-    _check_labels(samples, labels)
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    report = progress if progress and processes.is_main_process else (lambda stage, done, total: None)
+    samples, held_out, labels = read_data(recipe)
 
     checkpoints = output / "checkpoints"
-    last = _last_checkpoint(checkpoints, recipe) if resume else None
-    if last is None:
+    args = _arguments(recipe, checkpoints)
+    last = _resume_from(checkpoints, recipe) if resume else None
+    if last is None and processes.is_main_process:
+        shutil.rmtree(output / "tensorboard", ignore_errors=True)
         _start_over(checkpoints, recipe)
+        write_tokenizer(recipe, samples, checkpoints)
+    processes.wait_for_everyone()
     started = time.perf_counter()
     set_seed(recipe.seed)
-    model = new_model(_config(recipe, labels))
+    model = build_model(recipe, labels, checkpoints)
+    score = partial(_evaluate, model, recipe, held_out, checkpoints, partial(report, "validation"))
+    if processes.num_processes > 1 and torch.cuda.is_available():
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     stream = TrainingStream(
         samples,
         labels,
-        modalities,
-        draws=recipe.training.steps * recipe.training.batch_size,
-        seed=recipe.seed,
-        modality_dropout=recipe.training.modality_dropout,
+        recipe,
+        {name: part["preprocess"] for name, part in model.config.modalities.items()},
+        directory=checkpoints,
+        region_shape=model.region_shape,
     )
-    trainer = _Trainer(
-        every_subset=recipe.training.every_subset,
-        model=model,
-        args=_arguments(recipe, checkpoints),
-        train_dataset=stream,
-        data_collator=partial(collate, shapes=stream.shapes),
-        callbacks=[_Progress(report)],
+    average = None if recipe.training.ema is None else WeightAverage(model, recipe.training.ema, last)
+    with _no_progress_bars(), _threads(recipe.training.threads), _tensorboard(output, last) as board:
+        trainer = FusedTrainer(
+            model=model,
+            args=args,
+            train_dataset=stream,
+            data_collator=partial(collate, zeros=stream.zeros),
+            callbacks=[*board, *_callbacks(recipe, average, report)],
+            every_subset=recipe.training.every_subset,
+            average=average,
+            evaluation=score,
+            scored=scored,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        trainer.load_best()
+        losses = tuple(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+        seconds = time.perf_counter() - started
+        scores: list[Any] = [score() if processes.is_main_process else None]
+    (evaluation,) = broadcast_object_list(scores)
+    if processes.is_main_process:
+        _save(model, output, recipe, checkpoints)
+        metrics = {
+            "steps": len(losses),
+            "seconds": round(seconds, 1),
+            "validation": evaluation.to_dict(),
+            "evaluations": _evaluations(trainer.state.log_history),
+            "losses": losses,
+        }
+        (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(checkpoints)
+    processes.wait_for_everyone()
+    return TrainResult(output, losses, evaluation, seconds)
+
+
+def _evaluate(
+    model: FusedModel, recipe: Recipe, held_out: list[Sample], folder: Path, report: Callable[[int, int], None]
+) -> Evaluation:
+    return evaluate(
+        predictor(model, folder),
+        held_out,
+        recipe.model.modalities.names,
+        model.config.labels,
+        task=recipe.model.head,
+        multi_label=recipe.model.multi_label,
+        metric=recipe.model.metric,
+        progress=report,
     )
-    trainer.remove_callback(PrinterCallback)
-    with _no_progress_bars(), _threads(recipe.training.threads):
-        trainer.train(resume_from_checkpoint=last)
-        model.cpu().save_pretrained(output)
+
+
+def _save(model: FusedModel, output: Path, recipe: Recipe, checkpoints: Path) -> None:
+    with _no_progress_bars():
+        model.save_pretrained(output)
+    if (checkpoints / TOKENIZER_FILE).exists():
+        shutil.copyfile(checkpoints / TOKENIZER_FILE, output / TOKENIZER_FILE)
     record = recipe.model_copy(update={"data": recipe.data.resolve()})
     (output / RECIPE_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    losses = tuple(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
-    seconds = time.perf_counter() - started
 
-    scores = evaluate(predictor(model), held_out, modalities.names, labels, progress=partial(report, "validation"))
-    metrics = {
-        "steps": len(losses),
-        "seconds": round(seconds, 1),
-        "validation": scores.to_dict(),
-        "losses": losses,
-    }
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(checkpoints)
-    return TrainResult(output, losses, scores, seconds)
+
+def _evaluations(log: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Of each evaluation between steps: the step, and the figures by name."""
+    return [
+        {"step": entry["step"], **{key[5:]: value for key, value in entry.items() if key.startswith("eval_")}}
+        for entry in log
+        if any(key.startswith("eval_") for key in entry)
+    ]
+
+
+def _callbacks(recipe: Recipe, average: WeightAverage | None, report: Progress) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [ReportProgress(report)]
+    training = recipe.training
+    if average is not None:
+        callbacks.append(average)
+    if training.evaluate_every is not None:
+        callbacks.append(EarlyStopping() if training.patience is None else EarlyStopping(training.patience))
+    return callbacks
+
+
+@contextmanager
+def _tensorboard(output: Path, last: Path | None) -> Iterator[list[TrainerCallback]]:
+    """What writes the loss, learning rate, norm of the gradient and evaluations; nothing beside the first process."""
+    if not PartialState().is_main_process:
+        yield []
+        return
+    # What a broken run wrote after its last checkpoint comes again.
+    purge = None if last is None else int(last.name.rpartition("-")[2]) + 1
+    writer = SummaryWriter(str(output / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+    try:
+        yield [TensorBoardCallback(writer)]
+    finally:
+        writer.close()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -137,45 +215,53 @@ def _no_progress_bars() -> Iterator[None]:
             enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _check_labels(samples: list[Sample], labels: tuple[str, ...]) -> None:
-    missing = sorted(set(labels) - {sample.label for sample in samples})
-    if missing:
-        raise DataError(f"the train split has no sample of {', '.join(missing)}; expected some of every label")
-    if len(labels) < 2:
-        raise DataError(f"the train split has the one label {labels[0]!r}; expected at least two")
-
-
-def _config(recipe: Recipe, labels: tuple[str, ...]) -> MmedgeConfig:
-    model = recipe.model.model_dump(mode="json")
-    modalities = {
-        name: {key: value for key, value in part.items() if key != "augment"}
-        for name, part in model.pop("modalities").items()
-        if part is not None
-    }
-    return MmedgeConfig(modalities=modalities, id2label=dict(enumerate(labels)), **model)
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 def _arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
-    training = recipe.training
-    return TrainingArguments(
+    training, gpu, processes = recipe.training, torch.cuda.is_available(), PartialState().num_processes
+    if training.precision == "fp16" and not gpu:
+        raise RecipeError("training.precision: fp16 needs a GPU and there is none; expected fp32 or bf16")
+    parts = training.accumulate_steps * processes
+    if training.batch_size % parts:
+        raise RecipeError(
+            f"training.batch_size: found {training.batch_size} for {processes} processes times "
+            f"{training.accumulate_steps} accumulate_steps; expected a multiple of {parts}"
+        )
+    args = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=training.steps,
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=training.batch_size // parts,
+        gradient_accumulation_steps=training.accumulate_steps,
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
-        lr_scheduler_type="cosine",
+        max_grad_norm=training.gradient_clip,
+        lr_scheduler_type=_SCHEDULES[training.schedule],
         warmup_steps=training.warmup_steps,
+        bf16=training.precision == "bf16",
+        fp16=training.precision == "fp16",
+        use_cpu=not gpu,
         seed=recipe.seed,
         full_determinism=True,
         save_steps=training.checkpoint_every,
         save_total_limit=1,
+        eval_strategy="no" if training.evaluate_every is None else "steps",
+        eval_steps=training.evaluate_every,
+        metric_for_best_model=None if training.evaluate_every is None else "eval_main",
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
         logging_steps=1,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_nan_inf_filter=False,
+        dataloader_pin_memory=gpu,
         dataloader_num_workers=min(4, max(1, (os.cpu_count() or 1) - 1)),
+        ddp_find_unused_parameters=True,  # an encoder of the transformers library may have some
+        ddp_timeout=6 * 3600,  # the others wait while the first evaluates
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
     )
+    args._n_gpu = min(args.n_gpu, 1)  # several GPUs are torchrun's matter; the Trainer would split the batch in threads
+    return args
 
 
 def _start_over(checkpoints: Path, recipe: Recipe) -> None:
@@ -184,8 +270,8 @@ def _start_over(checkpoints: Path, recipe: Recipe) -> None:
     (checkpoints / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2), encoding="utf-8")
 
 
-def _last_checkpoint(checkpoints: Path, recipe: Recipe) -> str:
-    last: str | None = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
+def _resume_from(checkpoints: Path, recipe: Recipe) -> Path:
+    last = last_checkpoint(checkpoints)
     if last is None:
         raise CheckpointError(f"{checkpoints} holds no checkpoint to resume from; start the run without resume")
     began = json.loads((checkpoints / RECIPE_FILE).read_text(encoding="utf-8"))
@@ -203,26 +289,3 @@ def _differences(old: Any, new: Any, where: str = "") -> list[str]:
         keys = sorted(old.keys() | new.keys())
         return [path for key in keys for path in _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
     return [] if old == new else [where]
-
-
-class _Trainer(Trainer):
-    def __init__(self, *, every_subset: bool, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._every_subset = every_subset
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if self._every_subset:
-            inputs = {**inputs, "every_subset": True}
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-    # The stream is shuffled already.
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return SequentialSampler(cast(TrainingStream, self.train_dataset))
-
-
-class _Progress(TrainerCallback):
-    def __init__(self, report: Progress) -> None:
-        self._report = report
-
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        self._report("train", state.global_step, state.max_steps)
