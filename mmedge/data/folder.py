@@ -98,7 +98,7 @@ class Sample:
             return np.asarray(instances != 0)
         decides = np.zeros(256, np.bool_)
         decides[list(self.mask_values)] = True
-        return decides[instances]
+        return np.asarray(decides[instances])
 
 
 def read_split(

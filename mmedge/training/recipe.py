@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -262,8 +262,7 @@ def read_recipe(path: Path | str) -> Recipe:
     """The recipe in the YAML file `path`.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, or holds unknown keys or impossible values; all
-            of them, each
+        RecipeError: the file cannot be read, is not YAML, or holds unknown keys or impossible values; all of them, each
             with its line.
     """
     try:
@@ -273,16 +272,71 @@ def read_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
     if root is None or not isinstance(values, dict):
         raise RecipeError(f"{path}: found no keys; expected a recipe with data, output, model and training")
+    found = _check(values)
+    if isinstance(found, Recipe):
+        recipe, found = found, [problem for key in found.tune for problem in _tune_problems(found, key)]
+        if not found:
+            return recipe
+    problems = [f"  line {_line(root, where)}: {'.'.join(map(str, where))}: {problem}" for where, problem in found]
+    raise RecipeError("\n".join([f"{path}: the recipe cannot be used", *problems]))
+
+
+def changed(recipe: Recipe, values: Mapping[str, Scalar]) -> dict[str, Any]:
+    """What the recipe says, as YAML would give it, with other values at dotted keys and no search space."""
+    whole: dict[str, Any] = recipe.model_dump(mode="json", exclude_unset=True)
+    whole.pop("tune", None)
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        part = whole
+        for parent in parents:
+            part[parent] = part = part[parent] if isinstance(part.get(parent), dict) else {}
+        part[last] = value
+    return whole
+
+
+Problem = tuple[list[str | int], str]
+"""Where in the recipe, and what."""
+
+
+def _check(values: Mapping[str, Any]) -> Recipe | list[Problem]:
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(problem, root) for problem in error.errors()]
-    raise RecipeError("\n".join([f"{path}: the recipe cannot be used", *(f"  {problem}" for problem in problems)]))
+        return [_describe(problem) for problem in error.errors()]
+    parts = recipe.model.modalities
+    return [problem for name in parts.names for problem in _encoder_problems(name, getattr(parts, name))] or recipe
 
 
-def _describe(problem: Any, root: yaml.Node) -> str:
+def _encoder_problems(name: str, part: _Modality) -> Iterator[Problem]:
+    from mmedge.models.registry import encoder_options
+
+    where: list[str | int] = ["model", "modalities", name]
+    try:
+        options = encoder_options(part.encoder)
+    except InvalidArgument as error:
+        yield [*where, "encoder"], str(error)
+        return
+    for key in (part.model_extra or {}).keys() - set(options):
+        near = difflib.get_close_matches(key, [*options, *type(part).model_fields], n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; encoder {part.encoder} has {', '.join(options)}"
+        yield [*where, key], "unknown key" + hint
+
+
+def _tune_problems(recipe: Recipe, key: str) -> Iterator[Problem]:
+    """Each bound or choice must make a recipe."""
+    space = recipe.tune[key]
+    if key == "tune" or key.startswith(("tune.", "data", "output")):
+        yield ["tune", key], "not a key to search; expected one of model or training"
+        return
+    for value in (space.low, space.high) if isinstance(space, Range) else space:
+        found = _check(changed(recipe, {key: value}))
+        if not isinstance(found, Recipe):
+            yield ["tune", key], "; ".join(f"{'.'.join(map(str, where))}: {problem}" for where, problem in found)
+            return
+
+
+def _describe(problem: Any) -> Problem:
     where = [part for part in problem["loc"] if isinstance(part, (str, int))]
-    line = _line(root, where)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         names = {name: path for path, name in _fields(Recipe)}
@@ -292,7 +346,7 @@ def _describe(problem: Any, root: yaml.Node) -> str:
         message = "missing"
     elif problem["type"] not in ("value_error", "assertion_error"):
         message = f"found {problem['input']!r}: {message}"
-    return f"line {line}: {'.'.join(map(str, where))}: {message}"
+    return where, message
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from mmedge.data.folder import Sample
@@ -90,7 +90,7 @@ def train(
     model = build_model(recipe, labels, checkpoints)
     score = partial(_evaluate, model, recipe, held_out, checkpoints, partial(report, "validation"))
     if processes.num_processes > 1 and torch.cuda.is_available():
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     stream = TrainingStream(
         samples,
         labels,
@@ -185,11 +185,11 @@ def _tensorboard(output: Path, last: Path | None) -> Iterator[list[TrainerCallba
         return
     # What a broken run wrote after its last checkpoint comes again.
     purge = None if last is None else int(last.name.rpartition("-")[2]) + 1
-    writer = SummaryWriter(str(output / "tensorboard"), purge_step=purge)  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(output / "tensorboard"), purge_step=purge)
     try:
-        yield [TensorBoardCallback(writer)]
+        yield [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
 
 
 @contextmanager

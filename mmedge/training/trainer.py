@@ -117,7 +117,7 @@ class FusedTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         # A loss scaler meets infinities on its way to a scale that fits, and skips their steps itself.
         if self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
             raise self._stopped(f"has a gradient of norm {float(norm)}", self.state.global_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import cos, sin, sqrt, tau
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ def augment_image(
     pixels: Pixels, augment: ImageAugment, random: np.random.Generator, mask: Mask | None = None
 ) -> tuple[Pixels, Mask | None]:
     """uint8 [H, W] or [H, W, 3] and its mask, bool [H, W], moved alike; smaller only if cropped."""
-    planes = [pixels] if mask is None else [pixels, mask]
+    planes: list[Any] = [pixels] if mask is None else [pixels, mask]
     if augment.crop is not None:
         rows, columns = _rectangle(pixels.shape[0], pixels.shape[1], augment.crop, random)
         planes = [plane[rows, columns] for plane in planes]
@@ -51,7 +52,7 @@ def _rectangle(
     return slice(top, top + tall), slice(left, left + wide)
 
 
-def _shifted(plane: npt.NDArray[np.generic], reach: int, down: int, right: int) -> npt.NDArray[np.generic]:
+def _shifted(plane: npt.NDArray[Any], reach: int, down: int, right: int) -> npt.NDArray[Any]:
     edges = [(reach, reach), (reach, reach)] + [(0, 0)] * (plane.ndim - 2)
     return np.pad(plane, edges, mode="edge")[down : down + plane.shape[0], right : right + plane.shape[1]]
 
