@@ -29,7 +29,9 @@ class ReportProgress(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Evaluates after the last step too, and stops after `early_stopping_patience` evaluations without a better one."""
+    """Evaluates every `eval_steps` steps and after the last, and stops after `early_stopping_patience` evaluations
+    without a better one.
+    """
 
     def __init__(self, early_stopping_patience: int = sys.maxsize, early_stopping_threshold: float = 0.0) -> None:
         super().__init__(early_stopping_patience, early_stopping_threshold)
@@ -38,7 +40,7 @@ class EarlyStopping(EarlyStoppingCallback):
         """The base class would warn that the best model is not loaded by the Trainer."""
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_evaluate |= state.global_step >= state.max_steps
+        control.should_evaluate = not state.global_step % args.eval_steps or state.global_step >= state.max_steps
 
 
 class WeightAverage(TrainerCallback):

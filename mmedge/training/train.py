@@ -245,7 +245,6 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         full_determinism=True,
         save_steps=training.checkpoint_every,
         save_total_limit=1,
-        eval_strategy="no" if training.evaluate_every is None else "steps",
         eval_steps=training.evaluate_every,
         metric_for_best_model=None if training.evaluate_every is None else "eval_main",
         greater_is_better=True,

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -12,11 +11,6 @@ from mmedge.data.folder import read_split
 from mmedge.training.build import build_model
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.recipe import Recipe
-
-
-@pytest.fixture
-def recipe(recipe_values: dict[str, Any]) -> Recipe:
-    return Recipe.model_validate(recipe_values)
 
 
 def stream(recipe: Recipe, **training: Any) -> TrainingStream:

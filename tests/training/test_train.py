@@ -17,11 +17,6 @@ from mmedge.training.recipe import Recipe
 from mmedge.training.train import train
 
 
-@pytest.fixture
-def recipe(recipe_values: dict[str, Any]) -> Recipe:
-    return Recipe.model_validate(recipe_values)
-
-
 @pytest.mark.parametrize("every_subset", [False, True])
 def test_training_learns_and_leaves_a_model_that_scores_the_same_when_loaded(
     recipe: Recipe, every_subset: bool
