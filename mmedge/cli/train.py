@@ -20,15 +20,21 @@ def train(recipe: Path, output: Path | None, resume: bool, as_json: bool) -> Non
     \b
     Example:
       mmedge train recipes/av-digits.yaml
+      torchrun --nproc_per_node 2 -m mmedge train recipes/av-digits.yaml
+      tensorboard --logdir runs/av-digits/tensorboard
     """
     from mmedge.training.recipe import read_recipe
 
     parsed = read_recipe(recipe)
 
+    from accelerate import PartialState
+
     from mmedge.training.train import train as run
 
     with progress_bar() as progress:
         result = run(parsed, output, resume=resume, progress=progress)
+    if not PartialState().is_main_process:
+        return
     if as_json:
         print_json(
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,12 @@ class FusedModel(PreTrainedModel):
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
+
+    # transformers writes the names of older versions by default, for some architectures only.
+    def save_pretrained(
+        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
+    ) -> None:
+        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     def forward(
         self,

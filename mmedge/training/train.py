@@ -20,7 +20,14 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    get_verbosity,
+    is_progress_bar_enabled,
+    set_verbosity,
+    set_verbosity_error,
+)
 
 from mmedge.data.folder import Sample
 from mmedge.evaluation import Evaluation, evaluate
@@ -100,7 +107,7 @@ def train(
         region_shape=model.region_shape,
     )
     average = None if recipe.training.ema is None else WeightAverage(model, recipe.training.ema, last)
-    with _no_progress_bars(), _threads(recipe.training.threads), _tensorboard(output, last) as board:
+    with _quiet(), _threads(recipe.training.threads), _tensorboard(output, last) as board:
         trainer = FusedTrainer(
             model=model,
             args=args,
@@ -150,7 +157,7 @@ def _evaluate(
 
 
 def _save(model: FusedModel, output: Path, recipe: Recipe, checkpoints: Path) -> None:
-    with _no_progress_bars():
+    with _quiet():
         model.save_pretrained(output)
     if (checkpoints / TOKENIZER_FILE).exists():
         shutil.copyfile(checkpoints / TOKENIZER_FILE, output / TOKENIZER_FILE)
@@ -204,13 +211,15 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """transformers draws one for each file it writes."""
-    shown = is_progress_bar_enabled()
+def _quiet() -> Iterator[None]:
+    """transformers draws a bar for each file it writes, and warns of what is meant."""
+    shown, verbosity = is_progress_bar_enabled(), get_verbosity()
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()
     try:
         yield
     finally:
+        set_verbosity(verbosity)
         if shown:
             enable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -9,16 +9,18 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from mmedge.data.folder import METADATA, Sample
 from mmedge.evaluation import Evaluation
 from mmedge.models import FusedModel
-from mmedge.runtime.errors import TrainingError
+from mmedge.runtime.errors import CheckpointError, TrainingError
 from mmedge.training.callbacks import EMA_FILE, WeightAverage, all_finite
 from mmedge.training.dataset import TrainingStream
 
@@ -89,7 +91,7 @@ class FusedTrainer(Trainer):
         """
         best = self.state.best_model_checkpoint
         if best is not None:
-            file = EMA_FILE if self._average else "model.safetensors"
+            file = EMA_FILE if self._average else SAFE_WEIGHTS_NAME
             cast(FusedModel, self.model).load_state_dict(load_file(Path(best) / file))
         elif self._average:
             self._average.apply()
@@ -107,6 +109,14 @@ class FusedTrainer(Trainer):
         if self._average and self.args.should_save:
             assert output_dir is not None
             self._average.save(Path(output_dir))
+
+    # The base class goes on with fresh weights where names do not match.
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        file = Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME
+        try:
+            cast(FusedModel, self.model).load_state_dict(load_file(file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise CheckpointError(f"{file} cannot be loaded: {error}; start the run without resume") from error
 
     # ---- A loss or gradient that is no number ------------------------------------------------------------------------
 

@@ -102,6 +102,6 @@ def test_one_modality_alone_can_be_trained(recipe_values: dict[str, Any]) -> Non
     assert [subset.modalities for subset in result.evaluation.subsets] == [("audio",)]
 
 
-def test_training_prints_nothing(recipe: Recipe, capfd: pytest.CaptureFixture[str]) -> None:
-    train(recipe)
+def test_training_prints_nothing(with_training: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    train(with_training(evaluate_every=3))
     assert "".join(capfd.readouterr()) == ""

@@ -68,6 +68,19 @@ def test_a_resumed_run_is_the_unbroken_one_with_every_state_there_is(with_traini
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_resumed_run_with_an_encoder_of_transformers_has_its_weights(
+    values_without_chance: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate(values_without_chance)
+    whole = train(recipe, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "broken", progress=stop_at(5))
+    resumed = train(recipe, tmp_path / "broken", resume=True)
+    assert resumed.losses == whole.losses
+    one, other = (load_checkpoint(result.output).state_dict() for result in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_early_stopping_ends_the_run_and_saves_the_best_model(with_training: Make, tmp_path: Path) -> None:
     # What cannot get better than right for every sample stops soon.
     recipe = with_training(
