@@ -11,6 +11,7 @@ import click
 _COMMANDS = {
     "data": "Make a data set.",
     "train": "Train a model from a recipe.",
+    "tune": "Search a recipe's values for the best.",
     "evaluate": "Measure a bundle or a checkpoint on a data set.",
     "export": "Export a checkpoint to a bundle, through the parity gate.",
     "inspect": "Show what a bundle holds.",
@@ -24,6 +25,7 @@ _EXTRAS = {
     "jinja2": "evaluate",
     "onnx": "export",
     "onnxscript": "export",
+    "optuna": "train",
     "python_multipart": "serve",
     "safetensors": "train",
     "scipy": "train",

@@ -283,7 +283,7 @@ def _resume_from(checkpoints: Path, recipe: Recipe) -> Path:
     if last is None:
         raise CheckpointError(f"{checkpoints} holds no checkpoint to resume from; start the run without resume")
     began = json.loads((checkpoints / RECIPE_FILE).read_text(encoding="utf-8"))
-    changed = _differences(began, json.loads(recipe.model_dump_json()))
+    changed = differences(began, json.loads(recipe.model_dump_json()))
     if changed:
         raise CheckpointError(
             f"the run in {checkpoints} began with another recipe: {', '.join(changed)} changed; "
@@ -292,8 +292,9 @@ def _resume_from(checkpoints: Path, recipe: Recipe) -> Path:
     return last
 
 
-def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """The dotted keys at which two trees of JSON differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
-        return [path for key in keys for path in _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
+        return [path for key in keys for path in differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
     return [] if old == new else [where]
