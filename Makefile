@@ -73,11 +73,13 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	$(BIN)/python docs/generate_c_api.py --check
 	$(BIN)/python docs/generate_cli.py --check
+	$(BIN)/python docs/generate_training.py --check
 	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release 'runtime/src/.*' 2> /dev/null
 
-docs: build/install.stamp  ## Write docs/c-api.md from the header's comments, docs/cli/ from the commands' help
+docs: build/install.stamp  ## Write the pages made of the header's comments, the commands' help and the recipe's keys
 	$(BIN)/python docs/generate_c_api.py
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_training.py
 
 build/bundles/digits.mme: build/install.stamp tests/make_bundles.py $(wildcard export/*.py mmedge/models/*.py)
 	$(BIN)/python tests/make_bundles.py build/bundles
