@@ -35,10 +35,7 @@ def predictor(model: FusedModel, directory: Path | None = None) -> Predict:
     directory = directory or Path(model.config.name_or_path or ".")
     parts = model.config.modalities or {}
     preprocessors = {name: Preprocessor(part["preprocess"], directory) for name, part in parts.items()}
-    zeros = {
-        name: torch.from_numpy(np.zeros(preprocessor.shape, preprocessor.dtype))
-        for name, preprocessor in preprocessors.items()
-    }
+    zeros = {name: torch.from_numpy(np.zeros(part.shape, part.dtype)) for name, part in preprocessors.items()}
 
     @torch.inference_mode()
     def predict(inputs: Mapping[str, Any]) -> Predicted:

@@ -1,0 +1,240 @@
+"""Every head through a short run, on a set of coloured blobs with a question, a mask and several labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+
+from mmedge.data.folder import read_split
+from mmedge.models import load_checkpoint
+from mmedge.runtime.errors import DataError, RecipeError
+from mmedge.training.build import build_model, read_data, write_tokenizer
+from mmedge.training.dataset import TrainingStream
+from mmedge.training.recipe import Recipe
+from mmedge.training.tokenizer import read_vocabulary, train_tokenizer
+from mmedge.training.train import train
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
+IMAGE = {**families.IMAGE, "width": 16, "height": 16}
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coloured square on grey, each with two rows: what colour it is, and which side it is on."""
+    root, random = tmp_path_factory.mktemp("blobs"), np.random.default_rng(0)
+    for split, count in (("train", 18), ("validation", 6)):
+        folder = root / split
+        folder.mkdir()
+        rows = []
+        for number in range(count):
+            colour, left = list(COLOURS)[number % 3], int(random.integers(0, 16))
+            pixels, mask = np.full((24, 24, 3), 128, np.uint8), np.zeros((24, 24), np.uint8)
+            pixels[8:16, left : left + 8], mask[8:16, left : left + 8] = COLOURS[colour], 3
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+            Image.fromarray(mask).save(folder / f"{number}-mask.png")
+            side = "left" if left < 8 else "right"
+            for text, label in (("What COLOUR is it?", colour), ("On which side is it?", side)):
+                row: dict[str, Any] = {"image_file_name": f"{number}.png", "text": text, "label": label}
+                if number:
+                    row |= {"mask_file_name": f"{number}-mask.png", "mask_values": [3]}
+                rows.append(json.dumps(row))
+        (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture
+def values(blobs: Path, tmp_path: Path) -> dict[str, Any]:
+    image = {"encoder": "cnn", "width": 4, "strides": [2, 2], "preprocess": IMAGE}
+    text = {"encoder": "transformer", "width": 8, "layers": 1, "heads": 2, "vocab_size": 60}
+    text["preprocess"] = {"type": "text", "max_length": 12}
+    return {
+        "data": str(blobs),
+        "output": str(tmp_path / "run"),
+        "model": {
+            "head": "vqa",
+            "fusion": "cross_attention",
+            "fusion_dim": 16,
+            "modalities": {"image": image, "text": text},
+        },
+        "training": {"steps": 4, "batch_size": 6, "checkpoint_every": 2, "precision": "bf16"},
+    }
+
+
+def test_answers_with_a_region_are_trained_from_images_and_words(values: dict[str, Any]) -> None:
+    values["model"]["modalities"]["image"]["augment"] = {"crop": [0.6, 1.0], "flip_vertical": 0.5, "hue": 0.1}
+    values["model"]["modalities"]["text"]["augment"] = {"word_dropout": 0.1}
+    result = train(Recipe.model_validate(values))
+    assert np.isfinite(result.losses).all()
+    assert [subset.modalities for subset in result.evaluation.subsets] == [("image",), ("text",), ("image", "text")]
+    model = load_checkpoint(result.output)
+    assert model.config.labels == ["blue", "green", "left", "red", "right"]
+    text = model.config.modalities["text"]
+    vocabulary = read_vocabulary(result.output / "tokenizer.json")
+    assert text["preprocess"] == {"type": "text", "tokenizer": "tokenizer.json", "max_length": 12}
+    assert (text["vocab_size"], text["pad_token_id"]) == (vocabulary.size, vocabulary.pad_id)
+
+
+def prepared(values: dict[str, Any], folder: Path) -> tuple[Recipe, TrainingStream, Any]:
+    """A recipe's stream and model, as a run makes them."""
+    recipe = Recipe.model_validate(values)
+    samples, _, labels = read_data(recipe)
+    write_tokenizer(recipe, samples, folder)
+    model = build_model(recipe, labels, folder)
+    parts = {name: part["preprocess"] for name, part in model.config.modalities.items()}
+    return (
+        recipe,
+        TrainingStream(samples, labels, recipe, parts, directory=folder, region_shape=model.region_shape),
+        model,
+    )
+
+
+def test_a_region_is_the_share_of_each_cell_that_the_moved_mask_covers(values: dict[str, Any], tmp_path: Path) -> None:
+    values["model"]["modalities"]["image"]["preprocess"] = {**IMAGE, "width": 24, "height": 24}
+    values["model"]["modalities"]["image"]["augment"] = {"flip_horizontal": 0.5}
+    _, stream, model = prepared(values, tmp_path)
+    assert model.region_shape == (6, 6)
+    flipped = 0
+    for draw in range(36):
+        sample, item = stream.sample(draw), stream[draw]
+        if sample.line <= 2:
+            np.testing.assert_array_equal(item["region"], np.full((6, 6), -1, np.float32))
+            continue
+        shares = np.asarray(sample.mask(), float).reshape(6, 4, 6, 4).mean(axis=(1, 3))
+        # Pillow's judgement of the same shrinking, whose kernel reaches into the neighbours.
+        image = Image.fromarray(np.asarray(sample.mask(), np.uint8) * 255)
+        expected = np.asarray(image.resize((6, 6), Image.Resampling.BILINEAR), float) / 255
+        assert np.abs(expected - shares).max() < 0.5
+        candidates = [expected, expected[:, ::-1]]
+        errors = [np.abs(item["region"] - candidate).max() for candidate in candidates]
+        assert min(errors) < 0.01
+        flipped += errors[1] < errors[0]
+        coloured = np.abs(item["image"]).max(axis=0) > 0.3  # where it is not grey
+        assert np.array_equal(coloured[:, ::-1] if errors[1] < errors[0] else coloured, sample.mask()) or min(
+            errors
+        ) == max(errors)
+    assert 5 < flipped < 29
+
+
+def test_token_ids_are_those_of_the_tokenizer_that_was_trained(values: dict[str, Any], tmp_path: Path) -> None:
+    _, stream, _ = prepared(values, tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.enable_padding(length=12, pad_id=0)
+    tokenizer.enable_truncation(12)
+    for draw in range(4):
+        text = stream.sample(draw).text
+        assert text is not None
+        assert stream[draw]["text"].tolist() == tokenizer.encode(text).ids
+        assert stream[draw]["text"].dtype == np.int32
+
+
+def test_the_same_texts_train_the_same_tokenizer(tmp_path: Path) -> None:
+    texts = ["What COLOUR is it?", "On which side is it?", "überall"] * 50
+    for name in ("one", "two"):
+        train_tokenizer(texts, 60, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    tokenizer = Tokenizer.from_file(str(tmp_path / "one"))
+    assert tokenizer.get_vocab_size() <= 60
+    assert tokenizer.encode("what colour").tokens == ["[CLS]", "what", "colour", "[SEP]"]
+    with pytest.raises(DataError, match="no word to train"):
+        train_tokenizer(["", " "], 60, tmp_path / "none")
+
+
+def test_a_tokenizer_of_ones_own_is_copied_beside_the_weights(values: dict[str, Any], tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    train_tokenizer(["what is it", "other words"], 40, mine)
+    text = values["model"]["modalities"]["text"]
+    text["preprocess"]["tokenizer"] = str(mine)
+    text |= {"encoder": "bert", "config": families.ENCODERS["bert"][1]["config"] | {"vocab_size": 64}}
+    for key in ("width", "layers", "heads", "vocab_size"):
+        del text[key]
+    values["training"] |= {"steps": 1, "gradient_checkpointing": True}
+    result = train(Recipe.model_validate(values))
+    assert (result.output / "tokenizer.json").read_bytes() == mine.read_bytes()
+    part = load_checkpoint(result.output).config.modalities["text"]
+    assert part["config"]["vocab_size"] == 64
+    assert part["config"]["pad_token_id"] == read_vocabulary(mine).pad_id
+    mine.write_text("{}")
+    with pytest.raises(RecipeError, match=r"tokenizer\.json cannot be read as a tokenizer"):
+        train(Recipe.model_validate(values))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused(values: dict[str, Any]) -> None:
+    text = values["model"]["modalities"]["text"]
+    text |= {"encoder": "bert", "config": families.ENCODERS["bert"][1]["config"] | {"vocab_size": 8}}
+    for key in ("width", "layers", "heads"):
+        del text[key]
+    with pytest.raises(RecipeError, match=r"model\.modalities\.text: the tokenizer has \d+ tokens"):
+        train(Recipe.model_validate(values))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_embeddings_are_trained_on_groups_and_scored_on_identities_never_seen(
+    values: dict[str, Any], blobs: Path, tmp_path: Path, metric: str
+) -> None:
+    # The validation split gets identities of its own.
+    for split in ("train", "validation"):
+        (tmp_path / "faces" / split).mkdir(parents=True)
+        rows = []
+        for number in range(12):
+            (tmp_path / "faces" / split / f"{number}.png").write_bytes((blobs / "train" / f"{number}.png").read_bytes())
+            rows.append(json.dumps({"image_file_name": f"{number}.png", "label": f"{split}-{number % 3}"}))
+        (tmp_path / "faces" / split / "metadata.jsonl").write_text("\n".join(rows))
+    del values["model"]["modalities"]["text"]
+    values["data"] = str(tmp_path / "faces")
+    values["model"] |= {"head": "embedding", "fusion": "concat", "embedding_dim": 4, "metric": metric}
+    values["training"] |= {"samples_per_label": 2, "evaluate_every": 2}
+    result = train(Recipe.model_validate(values))
+    assert np.isfinite(result.losses).all()
+    main = result.evaluation.subsets[-1].main
+    assert main.name == "eer"
+    assert not main.larger_is_better
+    assert load_checkpoint(result.output).config.labels == []
+
+
+def test_several_labels_are_trained_together(values: dict[str, Any], blobs: Path, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / "several" / split).mkdir(parents=True)
+        rows = []
+        for number in range(6):
+            (tmp_path / "several" / split / f"{number}.png").write_bytes(
+                (blobs / "train" / f"{number}.png").read_bytes()
+            )
+            labels = [name for bit, name in enumerate(("a", "b")) if number >> bit & 1]
+            rows.append(json.dumps({"image_file_name": f"{number}.png", "labels": labels}))
+        (tmp_path / "several" / split / "metadata.jsonl").write_text("\n".join(rows))
+    del values["model"]["modalities"]["text"]
+    values["data"] = str(tmp_path / "several")
+    values["model"] |= {"head": "classification", "fusion": "gated", "multi_label": True}
+    values["training"] |= {"sampling": "balanced", "label_smoothing": 0.1, "ema": 0.9}
+    _, stream, _ = prepared(values, tmp_path)
+    for draw in range(6):
+        expected = [float(name in stream.sample(draw).labels) for name in ("a", "b")]
+        assert stream[draw]["label"].tolist() == expected
+    result = train(Recipe.model_validate(values))
+    assert result.evaluation.subsets[-1].main.name == "macro_f1"
+    values["model"]["multi_label"] = False
+    with pytest.raises(DataError, match=r"line 1: found labels of a multi-label row"):
+        train(Recipe.model_validate(values))
+
+
+def test_files_are_decoded_once_for_the_rows_that_share_them(values: dict[str, Any], tmp_path: Path) -> None:
+    _, stream, _ = prepared(values, tmp_path)
+    samples = read_split(values["data"], "train", ["image", "text"])
+    first = [stream[draw] for draw in range(len(samples))]
+    for sample in samples:
+        sample.files["image"].rename(sample.files["image"].with_suffix(".gone")) if sample.files[
+            "image"
+        ].exists() else None
+    try:
+        again = [stream[draw] for draw in range(len(samples))]
+        assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(first, again, strict=True))
+    finally:
+        for gone in (Path(values["data"]) / "train").glob("*.gone"):
+            gone.rename(gone.with_suffix(".png"))
