@@ -76,7 +76,7 @@ class Prediction(Protocol):
         """Probability by label."""
 
     @property
-    def labels(self) -> Sequence[str]:
+    def labels(self) -> Sequence[str] | None:
         """Of a multi-label model: those that apply."""
 
     @property
@@ -94,7 +94,7 @@ class Predicted:
 
     label: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
     embedding: npt.NDArray[np.float32] | None = None
     region: Region | None = None
 
@@ -348,7 +348,7 @@ def _report(task: Task, outcomes: Sequence[Outcome]) -> Report:
 
 def _sets(outcomes: Sequence[Outcome]) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
     """True and predicted sets of labels."""
-    return [outcome.sample.labels for outcome in outcomes], [outcome.prediction.labels for outcome in outcomes]
+    return [outcome.sample.labels for outcome in outcomes], [outcome.prediction.labels or () for outcome in outcomes]
 
 
 def _regions(outcomes: Sequence[Outcome]) -> RegionScores:

@@ -78,7 +78,7 @@ def test_a_groups_figure_is_that_of_its_samples_alone(scenes: list[Sample]) -> N
 
 def test_several_labels_are_scored_as_sets(scenes: list[Sample]) -> None:
     scores = evaluate(answer, scenes, ["audio"], SIDES, multi_label=True)["audio",]
-    pairs = [(set(outcome.sample.labels), set(outcome.prediction.labels)) for outcome in scores.outcomes]
+    pairs = [(set(outcome.sample.labels), set(outcome.prediction.labels or ())) for outcome in scores.outcomes]
     assert isinstance(scores.report, MultiLabelReport)
     assert scores.report.subset_accuracy == np.mean([true == found for true, found in pairs])
     assert scores.report.mean_average_precision == 1.0  # the tone tells the side

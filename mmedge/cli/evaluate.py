@@ -83,10 +83,14 @@ def _load(model: Path) -> tuple[Predict, list[str], list[str], dict[str, Any]]:
     """A model as a function, its modalities and labels, and what it is for."""
     if model.suffix == ".mme":
         from mmedge.runtime import Session
+        from mmedge.runtime.errors import InvalidArgument
 
         session = Session(model)
         manifest = session.manifest
         names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
+        if len(names) < len(manifest.inputs):
+            inputs = ", ".join(f"{entry.name} ({entry.modality})" for entry in manifest.inputs)
+            raise InvalidArgument(f"{model} has the inputs {inputs}; a row of data holds one of each modality")
 
         def run(inputs: Mapping[str, Any]) -> Any:
             return session.run(**{names[modality]: value for modality, value in inputs.items()})

@@ -72,13 +72,13 @@ def _regions(subset: SubsetScores) -> Gallery:
 
 def _labels(subset: SubsetScores) -> Gallery:
     def margin(outcome: Outcome) -> float:
-        wrong = set(outcome.prediction.labels) ^ set(outcome.sample.labels)
+        wrong = set(outcome.prediction.labels or ()) ^ set(outcome.sample.labels)
         scores = outcome.prediction.scores
         return max((abs(scores.get(label, 0.0) - (label in outcome.sample.labels)) for label in wrong), default=-1.0)
 
     chosen = sorted((outcome for outcome in subset.outcomes if margin(outcome) >= 0), key=margin, reverse=True)
     return Gallery(
-        "Surest errors", tuple(_card(outcome, outcome.prediction.labels, False) for outcome in chosen[:_MOST])
+        "Surest errors", tuple(_card(outcome, outcome.prediction.labels or (), False) for outcome in chosen[:_MOST])
     )
 
 
