@@ -38,8 +38,11 @@ def inspect(bundle: str, as_json: bool) -> None:
     )
     print_table(
         "Outputs",
-        ["output", "shape", "labels"],
-        [[entry.name, str(entry.shape), ", ".join(manifest.labels)] for entry in manifest.outputs],
+        ["output", "kind", "shape", "labels"],
+        [
+            [entry.name, entry.kind, str(entry.shape), ", ".join(manifest.labels) if entry.kind == "logits" else ""]
+            for entry in manifest.outputs
+        ],
     )
     print_table(
         "Graphs",

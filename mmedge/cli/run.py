@@ -37,7 +37,7 @@ def run(
     """Run BUNDLE on files and text; a modality that is not given is absent.
 
     \b
-    Examples:
+    Example:
       mmedge run digits.mme --image 7.png --audio seven.wav
       mmedge run shapes.mme --image scene.png --text "Is the red object round?"
       mmedge run speakers.mme --audio ada.wav --gallery people.gallery --enroll Ada

@@ -46,7 +46,7 @@ def serve(bundle: str, host: str, port: int, max_body_mib: int, **engine: Any) -
 def _announce(url: str, manifest: Manifest) -> None:
     from urllib.parse import quote
 
-    suffixes = {"image": "png", "audio": "wav"}
-    files = " ".join(f"-F {entry.name}=@FILE.{suffixes[entry.modality]}" for entry in manifest.inputs)
+    examples = {"image": "@FILE.png", "audio": "@FILE.wav", "text": "TEXT"}
+    files = " ".join(f"-F {entry.name}={examples[entry.modality]}" for entry in manifest.inputs)
     click.echo(f"Serving {manifest.name} at {url} (Ctrl+C stops it). Try:")
     click.echo(f"  curl {files} {url}/v2/models/{quote(manifest.name)}/predict")

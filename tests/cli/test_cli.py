@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mmedge.cli import cli
-from mmedge.runtime import Session
+from mmedge.runtime import Gallery, Session
 from mmedge.runtime.media import decode_audio, decode_image
 
 
@@ -48,6 +48,86 @@ def test_run_prints_what_a_session_finds(digits_bundle: Path, files: dict[str, P
     assert table.exit_code == 0
     assert table.stdout.startswith(session.run(audio=decode_audio(files["audio"])).label)
     assert f"mmedge serve {digits_bundle}" in table.stdout
+
+
+def test_run_prints_what_each_task_has(bundles: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (255, 204, 0)).save(tmp_path / "orange.png")
+    shown = invoke("run", bundles / "multilabel.mme", "--image", tmp_path / "orange.png")
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout.startswith("red, green  (from image)")
+
+    Image.new("L", (80, 60), 255).save(tmp_path / "white.png")
+    answered = invoke("run", bundles / "vqa.mme", "--image", tmp_path / "white.png", "--json")
+    found = json.loads(answered.stdout)
+    assert found["region"]["box"] == [0, 0, 80, 60]
+    assert found["label"] == "left"
+    shown = invoke("run", bundles / "vqa.mme", "--image", tmp_path / "white.png")
+    assert "region: 80 x 60 pixels at 0, 0  (relevance up to 1.0000)" in shown.stdout
+    Image.new("L", (80, 60)).save(tmp_path / "black.png")
+    assert "no region" in invoke("run", bundles / "vqa.mme", "--image", tmp_path / "black.png").stdout
+    refused = invoke("run", bundles / "vqa.mme", "--text", "Where?")
+    assert refused.exit_code == 2
+    assert "--text: vqa has 0 inputs of this modality" in refused.stderr
+
+
+@pytest.fixture
+def one_input_embedding(tmp_path: Path) -> Path:
+    """Of one frame of 2 x 2: its levels."""
+    from onnx import helper
+
+    image = {**make_bundles.LEVELS, "width": 2, "height": 2}
+    nodes = [helper.make_node("Flatten", ["image"], ["embedding"])]
+    model = make_bundles.hand_made(nodes, {"image": [1, 2, 2]}, {"embedding": [4]}, {})
+    parts = {
+        "task": "embedding",
+        "metric": "euclidean",
+        "inputs": [("image", "image", [1, 2, 2], image)],
+        "outputs": [("embedding", "embedding", [4])],
+        "labels": [],
+    }
+    make_bundles.write_hand_made(tmp_path / "levels.mme", model, parts)
+    return tmp_path / "levels.mme"
+
+
+def test_run_searches_and_fills_a_gallery(one_input_embedding: Path, bundles: Path, tmp_path: Path) -> None:
+    gallery = tmp_path / "people.gallery"
+    for name, level in (("dark", 0), ("light", 255), ("grey", 102)):
+        Image.new("L", (2, 2), level).save(tmp_path / f"{name}.png")
+    run = ("run", one_input_embedding, "--image")
+    missing = invoke(*run, tmp_path / "dark.png", "--gallery", gallery)
+    assert missing.exit_code == 2
+    assert "people.gallery: " in missing.stderr
+    for name in ("dark", "light"):
+        enrolled = invoke(*run, tmp_path / f"{name}.png", "--gallery", gallery, "--enroll", name, "--json")
+        assert enrolled.exit_code == 0, enrolled.stderr
+        assert json.loads(enrolled.stdout)["enrolled"] == name
+    found = json.loads(invoke(*run, tmp_path / "grey.png", "--gallery", gallery, "--json").stdout)
+    assert found["matches"] == [
+        {"name": "dark", "score": pytest.approx(0.8)},
+        {"name": "light", "score": pytest.approx(1.2)},
+    ]
+    assert found["enrolled"] is None
+    assert found["embedding"] == pytest.approx([0.4] * 4)
+    shown = invoke(*run, tmp_path / "grey.png", "--gallery", gallery).stdout
+    assert shown.startswith("embedding of 4 numbers, length 0.8000: 0.4000")
+    assert "euclidean" in shown
+    assert len(Gallery.load(gallery)) == 2
+
+    Gallery(4, "euclidean", "0" * 64).save(gallery)
+    other = gallery.read_bytes()
+    for arguments, message in (
+        (("--gallery", gallery, "--enroll", "x"), "of two models cannot be compared"),
+        (("--enroll", "x"), "--gallery FILE"),
+        (("--gallery", tmp_path / "new.gallery", "--enroll", ""), "0 bytes"),
+    ):
+        refused = invoke(*run, tmp_path / "grey.png", *arguments)
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+    assert gallery.read_bytes() == other
+    assert not (tmp_path / "new.gallery").exists()
+    classifier = invoke("run", bundles / "vqa.mme", "--image", tmp_path / "grey.png", "--gallery", gallery)
+    assert classifier.exit_code == 2
+    assert "a gallery holds embeddings" in classifier.stderr
 
 
 def test_run_names_what_is_wrong(digits_bundle: Path, files: dict[str, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from mmedge.runtime import Image, Preprocessor
 from mmedge.runtime.errors import DataError
-from mmedge.runtime.media import decode_audio, decode_image
+from mmedge.runtime.media import decode_audio, decode_image, decode_text
 
 # 64 x 32 with a bright corner at the bottom left, as stored.
 STORED = np.full((32, 64, 3), 20, np.uint8)
@@ -80,6 +80,13 @@ def test_grey_stays_grey_and_16_bits_are_refused(tmp_path: Path) -> None:
     Pillow.fromarray(STORED[..., 0].astype(np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(DataError, match="8 bits"):
         decode_image(tmp_path / "deep.png")
+
+
+def test_text_is_utf_8() -> None:
+    assert decode_text("O\u00f9 ?".encode()) == "O\u00f9 ?"
+    assert decode_text(b"") == ""
+    with pytest.raises(DataError, match="question: not UTF-8: byte 1 is wrong"):
+        decode_text(b"a\xff", "question")
 
 
 def test_channels_of_a_clip_are_averaged(tmp_path: Path) -> None:

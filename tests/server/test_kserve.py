@@ -158,6 +158,18 @@ def test_an_answer_has_the_outputs_that_the_metadata_declares() -> None:
     np.testing.assert_array_equal(np.array(data["logits"], np.float32), RESULT.outputs["logits"])
 
 
+def test_a_task_without_labels_answers_no_label() -> None:
+    values = {**MANIFEST.model_dump(), "task": "embedding", "metric": "cosine"}
+    values["outputs"] = [{"name": "embedding", "kind": "embedding", "shape": [2]}]
+    manifest = Manifest.model_validate(values)
+    assert [output["name"] for output in model_metadata(manifest)["outputs"]] == ["embedding"]
+    result = Result(None, None, {}, {"embedding": np.array([0.6, 0.8], np.float32)}, {})
+    answer = response(read_request(encoded(entry()), manifest), result, manifest)
+    assert [output["name"] for output in answer["outputs"]] == ["embedding"]
+    with pytest.raises(InvalidArgument, match="'label'; expected 'embedding'"):
+        read_request(encoded(entry(), outputs=[{"name": "label"}]), manifest)
+
+
 def test_only_the_outputs_asked_for_are_answered_and_each_once() -> None:
     request = read_request(encoded(entry(), outputs=[{"name": "logits"}] * 3), MANIFEST)
     assert [output["name"] for output in response(request, RESULT, MANIFEST)["outputs"]] == ["logits"]
@@ -173,7 +185,12 @@ def test_an_output_of_the_model_comes_before_ours_of_the_same_name() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "datatype", "values"),
-    [("uint8", "UINT8", [0, 255]), ("int8", "INT8", [-128, 127]), ("float16", "FP16", [-0.5, 65504.0])],
+    [
+        ("uint8", "UINT8", [0, 255]),
+        ("int8", "INT8", [-128, 127]),
+        ("int32", "INT32", [-(2**31), 2**31 - 1]),
+        ("float16", "FP16", [-0.5, 65504.0]),
+    ],
 )
 def test_a_tensor_has_the_type_the_model_declares(dtype: Any, datatype: str, values: list[Any]) -> None:
     manifest = MANIFEST.model_copy(

@@ -108,6 +108,35 @@ def test_predict_gives_what_the_session_gives_for_the_same_files(client: httpx.C
     assert {"preprocess.image", "preprocess.audio", "engine", "total"} <= set(payload["timings_us"])
 
 
+def test_predict_and_infer_answer_what_each_task_has(start_server: Callable[..., Any], bundles: Path) -> None:
+    grey, color = image_file(), io.BytesIO()
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)).save(color, "PNG")
+    for name, files, outputs in (
+        ("multilabel", {"image": color.getvalue()}, ["label", "scores", "logits"]),
+        ("embedding", {"front": grey, "back": grey}, ["weights", "embedding"]),
+        ("vqa", {"image": grey, "audio": audio_file()}, ["label", "scores", "relevance", "logits"]),
+    ):
+        server, session = start_server(f"{name}.mme"), Session(bundles / f"{name}.mme")
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            payload = client.post(f"/v2/models/{name}/predict", files=files).json()
+            result = session.run(
+                **{key: (decode_audio if key == "audio" else decode_image)(file) for key, file in files.items()}
+            )
+            expected = json.loads(json.dumps(result.to_dict()))
+            assert payload.pop("model") == name
+            assert payload.pop("timings_us").keys() == expected.pop("timings_us").keys()
+            assert payload == expected
+            assert [output["name"] for output in client.get(f"/v2/models/{name}").json()["outputs"]] == outputs
+            tensors = [
+                {"name": e.name, "datatype": "FP32", "shape": [1, *e.shape], "data": [0.25] * int(np.prod(e.shape))}
+                for e in session.manifest.inputs
+            ]
+            answer = client.post(f"/v2/models/{name}/infer", json={"inputs": tensors}).json()
+            assert [output["name"] for output in answer["outputs"]] == outputs
+        server.stop()
+        assert server.log.read_text() == ""
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_the_orientation_in_a_jpeg_is_applied(client: httpx.Client, digits_bundle: Path, orientation: int) -> None:
     stored = image_file("JPEG", orientation)
