@@ -84,10 +84,13 @@
  *
  * | call | allocates |
  * |---|---|
- * | set_image, set_text, set_tensor, set_absent, output, region, timing, preprocessor_image, preprocessor_text |
- * nothing | | set_audio, preprocessor_audio | nothing; a clip at another rate than the model's makes its resampler anew
- * | | push_audio, preprocessor_push_audio | nothing, at any rate | | run | nothing of its own; the inference engine may
- * | | mme_similarity_top_k(), mme_gallery_search() | nothing for k up to 1024 | | any call that fails | its message |
+ * | set_image, set_text, set_tensor, set_absent | nothing |
+ * | output, region, timing, preprocessor_image, preprocessor_text | nothing |
+ * | set_audio, preprocessor_audio | nothing; a clip at another rate than the model's makes its resampler anew |
+ * | push_audio, preprocessor_push_audio | nothing, at any rate |
+ * | run | nothing of its own; the inference engine may |
+ * | mme_similarity_top_k(), mme_gallery_search() | nothing for k up to 1024 |
+ * | any call that fails | its message |
  *
  * @par Units
  * Images are measured in pixels, buffers in bytes, rotations in degrees clockwise, sample rates in Hz, audio lengths in
@@ -291,10 +294,10 @@ typedef struct mme_result {
   size_t above_threshold; /**< how many of the first in ranking reach the model's threshold: the labels that apply in a
                              multi-label model; 0 in others; since 0.3, like all that follows */
   const float* embedding; /**< embedding_size of them; NULL where the task has none */
-  size_t embedding_size;
+  size_t embedding_size;  /**< length of embedding */
   const float* input_weights; /**< how much the fusion listened to each input, in the order of the model's, summing to
                                  1, 0 for an absent one; NULL where the model does not tell */
-  size_t input_weight_count;
+  size_t input_weight_count;  /**< length of input_weights */
 } mme_result;
 
 /** The part of an image that an answer rests on. Pointers are owned by the session and valid until its next run or its
@@ -312,8 +315,9 @@ typedef struct mme_region {
   float map_height;   /**< its height */
   float threshold;    /**< relevance from which a cell belongs to the box */
   float score;        /**< the largest relevance */
-  float x;      /**< the box around the cells from the threshold on that hang together with the most relevant one, in
-                   pixels of the upright frame and inside it: left edge */
+  float x;      /**< the box around the cells from the threshold on that hang together, by side or corner, with the most
+                   relevant one, ending where relevance crosses the threshold on the line between two cells' centres; in
+                   pixels of the upright frame and inside what of it was used: left edge */
   float y;      /**< its upper edge */
   float width;  /**< its width; 0 where no cell reaches the threshold */
   float height; /**< its height; 0 likewise */
