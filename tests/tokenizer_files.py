@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ class Pair:
 
     folder: Path
     reference: Tokenizer
+    made: dict[int, Preprocessor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tokenizer: Tokenizer | dict[str, Any], folder: Path) -> Pair:
@@ -32,8 +34,10 @@ class Pair:
         return cls(folder, Tokenizer.from_str(text))
 
     def ours(self, max_length: int) -> Preprocessor:
-        parameters = {"type": "text", "tokenizer": "tokenizer.json", "max_length": max_length}
-        return Preprocessor(parameters, self.folder)
+        if max_length not in self.made:
+            parameters = {"type": "text", "tokenizer": "tokenizer.json", "max_length": max_length}
+            self.made[max_length] = Preprocessor(parameters, self.folder)
+        return self.made[max_length]
 
     def theirs(self, text: str, max_length: int, padding: int) -> npt.NDArray[Any]:
         self.reference.enable_truncation(max_length)
@@ -63,8 +67,6 @@ def piece_tokenizer(**parts: Any) -> Tokenizer:
 @cache
 def charsmap(rule: str) -> bytes:
     """SentencePiece's own compiled character map of a normalization rule, such as the "nmt_nfkc" of XLM-R."""
-    import io
-
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2 as proto
 

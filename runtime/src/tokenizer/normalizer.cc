@@ -1,5 +1,7 @@
 #include "tokenizer/normalizer.h"
 
+#include <algorithm>
+
 #include "tokenizer/charsmap.h"
 #include "tokenizer/grapheme.h"
 #include "tokenizer/unicode.h"
@@ -119,6 +121,19 @@ class Bert : public Normalizer {
   bool clean_, chinese_, lowercase_, strip_;
 };
 
+size_t count_points(std::string_view text) {
+  size_t count = 0;
+  for (size_t at = 0; at < text.size(); at += utf8_length(text[at])) ++count;
+  return count;
+}
+
+// Bytes of the first `count` code points.
+size_t first_points(std::string_view text, size_t count) {
+  size_t at = 0;
+  for (; count > 0 && at < text.size(); --count) at += utf8_length(text[at]);
+  return at;
+}
+
 class Precompiled : public Normalizer {
  public:
   explicit Precompiled(Fields& fields) : map_(fields.string("precompiled_charsmap")) {}
@@ -129,10 +144,17 @@ class Precompiled : public Normalizer {
     std::string& output = scratch.text;
     output.clear();
     size_t from_start = 0, at = 0;
+    // Each code point stands for the one that stood in its place, those beyond for the last. What is dropped at the very
+    // beginning leaves its place to what follows.
     const auto add = [&](std::string_view part, std::string_view content) {
+      const size_t start = std::min(part.size(), text.from_start - std::min(text.from_start, at));
+      if (start == part.size()) {
+        from_start = output.size() + content.size();
+      } else if (start > 0 || (text.from_start > 0 && from_start == 0)) {
+        const size_t points = std::max(count_points(part.substr(0, start)), size_t{1});
+        from_start = output.size() + first_points(content, points);
+      }
       output.append(content);
-      // What is dropped at the very beginning leaves its place to what follows.
-      if (at < text.from_start || (text.from_start > 0 && from_start == 0)) from_start = output.size();
       at += part.size();
     };
     Graphemes graphemes(text.text);
