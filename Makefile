@@ -133,6 +133,7 @@ bench-runtime: build/install.stamp build/aarch64/fetched.stamp  ## The kernels a
 	  $(BIN)/python benchmarks/bench_$$name.py || exit 1; \
 	  [ $$name = engine ] || MMEDGE_MAX_ISA=avx2 $(BIN)/python benchmarks/bench_$$name.py || exit 1; \
 	done
+	$(BIN)/python benchmarks/bench_tokenizer.py
 	$(BIN)/python benchmarks/neon_cost.py
 
 clean:  ## Remove what was built; keeps .venv, data and runs

@@ -19,8 +19,8 @@ class Preprocessor:
     """Turns one modality's raw data into the tensor its encoder takes.
 
     `parameters` is an input's "preprocess" object, as in a recipe or a manifest; a wrong one raises InvalidArgument
-    naming the key. `directory` is where the files lie that it names, such as a tokenizer. One thread at a time. It may be pickled (a stream in progress is left behind), and used after a
-    fork.
+    naming the key. `directory` is where the files lie that it names, such as a tokenizer. One thread at a time. It
+    may be pickled (a stream in progress is left behind; the directory is read again), and used after a fork.
     """
 
     def __init__(self, parameters: Mapping[str, Any], directory: str | os.PathLike[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 whose results can be told from their inputs.
 
 python tests/make_bundles.py FOLDER   ->  FOLDER/digits.mme, FOLDER/nan.mme (its last bias is NaN),
-                                          FOLDER/multilabel.mme, FOLDER/embedding.mme, FOLDER/vqa.mme
+                                          FOLDER/multilabel.mme, FOLDER/embedding.mme, FOLDER/vqa.mme, FOLDER/words.mme
 """
 
 from __future__ import annotations
@@ -223,6 +223,77 @@ def write_hand_made(folder: Path, model: Any, parts: dict[str, Any]) -> None:
     write_bundle(folder, manifest, {"model.onnx": model.SerializeToString()})
 
 
+WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "circle", "square", "##s", "is", "left", "?"]
+TOKENIZER: dict[str, Any] = {
+    "version": "1.0",
+    "added_tokens": [
+        {"id": i, "content": WORD_PIECES[i], "special": True}
+        | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        for i in range(4)
+    ],
+    "normalizer": {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+        "lowercase": True,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+    "model": {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {piece: i for i, piece in enumerate(WORD_PIECES)},
+    },
+}
+TEXT = {"type": "text", "tokenizer": "tokenizer.json", "max_length": 12}
+
+
+def write_words(folder: Path, like: Path) -> None:
+    """A bundle whose only input is text: its logits are the mean of a row of numbers for each token."""
+    import hashlib
+    import json
+
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    labels = ["a", "b", "c"]
+    rows = np.random.default_rng(0).normal(size=(len(WORD_PIECES), len(labels))).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["rows", "text"], ["found"]),
+            helper.make_node("ReduceMean", ["found", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Cast", ["presence"], ["present"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["mean", "present"], ["logits"]),
+        ],
+        "words",
+        [
+            helper.make_tensor_value_info("text", TensorProto.INT32, [1, TEXT["max_length"]]),
+            helper.make_tensor_value_info("presence", TensorProto.BOOL, [1, 1]),
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, len(labels)])],
+        [numpy_helper.from_array(rows, "rows"), numpy_helper.from_array(np.array([1]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model)
+    files = {"model.onnx": model.SerializeToString(), "tokenizer.json": json.dumps(TOKENIZER).encode()}
+    manifest = json.loads((like / "manifest.json").read_text()) | {"name": "words", "labels": labels}
+    manifest["inputs"] = [
+        {"name": "text", "modality": "text", "dtype": "int32", "shape": [TEXT["max_length"]], "preprocess": TEXT}
+    ]
+    manifest["outputs"] = [{"name": "logits", "kind": "logits", "shape": [len(labels)]}]
+    manifest["files"] = {
+        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in files.items()
+    }
+    text = json.dumps(manifest, indent=2).encode()
+    folder.mkdir(exist_ok=True)
+    for name, content in (files | {"manifest.json": text}).items():
+        (folder / name).write_bytes(content)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+
+
 def main(folder: Path) -> None:
     import shutil
 
@@ -243,6 +314,7 @@ def main(folder: Path) -> None:
     write_bundle(broken, read_manifest(digits), {"model.onnx": graph.SerializeToString()})
     for name, make in (("multilabel", multilabel_graph), ("embedding", embedding_graph), ("vqa", vqa_graph)):
         write_hand_made(folder / f"{name}.mme", *make())
+    write_words(folder / "words.mme", digits)
 
 
 if __name__ == "__main__":

@@ -237,6 +237,28 @@ TEST_P(FormatsTest, AFrameIsPreprocessed) {
 
 INSTANTIATE_TEST_SUITE_P(Image, FormatsTest, testing::Range<int32_t>(MME_IMAGE_RGB8, MME_IMAGE_UYVY + 1));
 
+// Texts of other lengths than before too, as long as one was as long.
+TEST(TextTest, ATextIsTokenized) {
+  const std::string path = bundle_path("words.mme").string();
+  mme_model* model = nullptr;
+  mme_session* session = nullptr;
+  ASSERT_EQ(mme_model_open(path.c_str(), nullptr, &model), MME_OK) << mme_last_error();
+  ASSERT_EQ(mme_session_create(model, nullptr, &session), MME_OK) << mme_last_error();
+  const std::string texts[] = {
+      "Is the r\xc3\xa9"
+      "d circle left of [MASK] \xe4\xb8\xad\xe6\x96\x87?",
+      "red", ""};
+  settle_and_expect_none([&] {
+    mme_status status = MME_OK;
+    for (const std::string& text : texts) {
+      if (status == MME_OK) status = mme_session_set_text(session, "text", text.data(), text.size());
+    }
+    return status;
+  });
+  mme_session_destroy(session);
+  mme_model_close(model);
+}
+
 // From rates other than the model's, 8000, it resamples. For a whole clip libsoxr's state is made anew each time.
 class RatesTest : public SteadyStateTest, public testing::WithParamInterface<int32_t> {};
 

@@ -47,6 +47,12 @@ void* aligned_alloc(size_t alignment, size_t size) {
 namespace mmedge {
 namespace {
 
+// A preprocessing that names no files.
+std::unique_ptr<Preprocess> make_alone(const nlohmann::json& parameters) {
+  PreprocessFiles none([](const std::string&) { return std::vector<uint8_t>(); });
+  return make_preprocess(parameters, none);
+}
+
 const nlohmann::json kLogMel = {
     {"type", "log_mel"}, {"sample_rate", 16000},  {"samples", 4000},      {"n_fft", 400},
     {"win_length", 400}, {"hop_length", 160},     {"n_mels", 40},         {"f_min", 0},
@@ -91,12 +97,12 @@ std::vector<float> last_frames(const nlohmann::json& parameters, std::span<const
   const auto hop = parameters["hop_length"].get<size_t>(), n_fft = parameters["n_fft"].get<size_t>();
   std::vector<float> all(hop * 500 + (parameters["center"].get<bool>() ? n_fft / 2 : 0));
   all.insert(all.end(), samples.begin(), samples.end());
-  const auto windowed = make_preprocess(parameters);
+  const auto windowed = make_alone(parameters);
   const auto frames = static_cast<size_t>(windowed->shape()[1]), rows = static_cast<size_t>(windowed->shape()[0]);
   nlohmann::json plain = parameters;
   plain.update({{"samples", 0}, {"center", false}});
   Tensor tensor;
-  make_preprocess(plain)->audio(describe(all), tensor);
+  make_alone(plain)->audio(describe(all), tensor);
   const auto count = static_cast<size_t>(tensor.shape()[1]);
   std::vector<float> result;
   for (size_t row = 0; row < rows; ++row) {
@@ -118,7 +124,7 @@ TEST(AudioWindow, HoldsTheLastFramesWithTheirRealNeighboursAndSilenceBefore) {
   for (const auto& parameters : cases) {
     for (const size_t piece : {1U, 160U, 777U, 5000U, 20000U}) {
       if (piece == 1 && parameters != cases[0]) continue;
-      const auto preprocess = make_preprocess(parameters);
+      const auto preprocess = make_alone(parameters);
       size_t seen = 0, count = 0;
       for (; seen < samples.size(); seen += piece, ++count) {
         const size_t size = std::min(piece, samples.size() - seen);
@@ -132,7 +138,7 @@ TEST(AudioWindow, HoldsTheLastFramesWithTheirRealNeighboursAndSilenceBefore) {
 }
 
 TEST(AudioWindow, BeforeTheFirstSampleIsSilence) {
-  const auto preprocess = make_preprocess(kLogMel);
+  const auto preprocess = make_alone(kLogMel);
   for (const float value : window(*preprocess)) EXPECT_NEAR(value, std::log(1e-10), 1e-4);
   preprocess->push_audio({sizeof(mme_audio), MME_AUDIO_FLOAT32, 1, 16000, nullptr, 0});
   for (const float value : window(*preprocess)) EXPECT_NEAR(value, std::log(1e-10), 1e-4);
@@ -140,8 +146,8 @@ TEST(AudioWindow, BeforeTheFirstSampleIsSilence) {
 
 TEST(AudioWindow, StepsOverAClipSeeTheWindow) {
   const auto samples = noise(9000);
-  const auto plain = make_preprocess(with({{"log", "db"}}));
-  const auto whole = make_preprocess(with({{"log", "db"}, {"dynamic_range_db", 12}, {"normalize", "clip"}}));
+  const auto plain = make_alone(with({{"log", "db"}}));
+  const auto whole = make_alone(with({{"log", "db"}, {"dynamic_range_db", 12}, {"normalize", "clip"}}));
   plain->push_audio(describe(samples));
   whole->push_audio(describe(samples));
   auto expected = window(*plain);
@@ -161,7 +167,7 @@ TEST(AudioWindow, StepsOverAClipSeeTheWindow) {
 
 TEST(AudioWindow, IsTheSameForAResampledStreamHoweverItIsCut) {
   const auto samples = noise(48000);
-  const auto at_once = make_preprocess(kLogMel), in_pieces = make_preprocess(kLogMel);
+  const auto at_once = make_alone(kLogMel), in_pieces = make_alone(kLogMel);
   at_once->push_audio(describe(samples, 48000));
   for (size_t i = 0; i < 100; ++i) in_pieces->push_audio(describe(std::span(samples).subspan(480 * i, 480), 48000));
   EXPECT_EQ(window(*at_once), window(*in_pieces));
@@ -170,7 +176,7 @@ TEST(AudioWindow, IsTheSameForAResampledStreamHoweverItIsCut) {
 TEST(AudioWindow, IsForgottenOnReset) {
   const auto samples = noise(6000);
   for (const int rate : {16000, 48000}) {
-    const auto used = make_preprocess(kLogMel), fresh = make_preprocess(kLogMel);
+    const auto used = make_alone(kLogMel), fresh = make_alone(kLogMel);
     used->push_audio(describe(noise(7000), rate));
     EXPECT_THROW(used->push_audio(describe(samples, 22050)), Error);
     used->reset_audio();
@@ -185,7 +191,7 @@ TEST(AudioWindow, ABrokenPushChangesNothing) {
   const auto samples = noise(6000);
   auto broken = samples;
   broken[5999] = std::numeric_limits<float>::infinity();
-  const auto preprocess = make_preprocess(kLogMel), untouched = make_preprocess(kLogMel);
+  const auto preprocess = make_alone(kLogMel), untouched = make_alone(kLogMel);
   preprocess->push_audio(describe(samples));
   untouched->push_audio(describe(samples));
   EXPECT_THROW(preprocess->push_audio(describe(broken)), Error);
@@ -196,7 +202,7 @@ TEST(AudioWindow, ABrokenPushChangesNothing) {
 }
 
 TEST(AudioWindow, NeedsAFixedLength) {
-  const auto preprocess = make_preprocess(with({{"samples", 0}}));
+  const auto preprocess = make_alone(with({{"samples", 0}}));
   EXPECT_THROW(preprocess->push_audio(describe(noise(100))), Error);
   Tensor tensor;
   EXPECT_THROW(preprocess->window(tensor), Error);
@@ -246,7 +252,7 @@ TEST(AudioMemory, SteadyStateAllocatesNothing) {
   const std::vector<int16_t> stereo(32000, 1000);
   for (const auto& parameters : cases) {
     Tensor tensor;
-    const auto clip = make_preprocess(parameters);
+    const auto clip = make_alone(parameters);
     const auto whole = [&] {
       clip->audio(describe(samples), tensor);
       clip->audio({sizeof(mme_audio), MME_AUDIO_INT16, 2, 16000, stereo.data(), 16000}, tensor);
@@ -256,7 +262,7 @@ TEST(AudioMemory, SteadyStateAllocatesNothing) {
   }
   for (const int rate : {16000, 48000, 44100}) {
     Tensor tensor;
-    const auto live = make_preprocess(kLogMel), frames = make_preprocess(with({{"type", "mfcc"}, {"n_mfcc", 13}}));
+    const auto live = make_alone(kLogMel), frames = make_alone(with({{"type", "mfcc"}, {"n_mfcc", 13}}));
     const auto second = [&] {
       for (size_t i = 0; i < 100; ++i) {
         const auto piece = describe(std::span(samples).subspan(160 * i, 160), rate);
@@ -273,7 +279,7 @@ TEST(AudioMemory, SteadyStateAllocatesNothing) {
 TEST(AudioMemory, AResampledClipAllocatesOnlyInsideLibsoxr) {
   const auto samples = noise(48000);
   Tensor tensor;
-  const auto preprocess = make_preprocess(kLogMel);
+  const auto preprocess = make_alone(kLogMel);
   const auto whole = [&] { preprocess->audio(describe(samples, 48000), tensor); };
   whole();
   EXPECT_LE(allocations_of(whole), 40U);  // what resample.h says of soxr_clear, and the growth of its queues

@@ -18,6 +18,8 @@ constexpr char kLogMel[] = R"({"type": "log_mel", "sample_rate": 8000, "samples"
   "center": true, "pad_mode": "reflect", "drop_last": false, "log": "db", "floor": 1e-10, "dynamic_range_db": 0.0,
   "normalize": "none"})";
 
+constexpr char kText[] = R"({"type": "text", "tokenizer": "tokenizer.json", "max_length": 8})";
+
 // Valid arguments for any call, for a test to spoil one of.
 struct World {
   World() {
@@ -143,6 +145,8 @@ const std::vector<HandleCall>& handle_calls() {
       {"mme_session_push_audio", 's',
        [](World& w, void* h) { return mme_session_push_audio(as_session(h), "audio", &w.audio); }},
       {"mme_session_reset_audio", 's', [](World&, void* h) { return mme_session_reset_audio(as_session(h), "audio"); }},
+      {"mme_session_set_text", 's',
+       [](World&, void* h) { return mme_session_set_text(as_session(h), "text", "a", 1); }},
       {"mme_session_set_tensor", 's',
        [](World& w, void* h) { return mme_session_set_tensor(as_session(h), "image", &w.tensor); }},
       {"mme_session_set_absent", 's', [](World&, void* h) { return mme_session_set_absent(as_session(h), "image"); }},
@@ -157,6 +161,8 @@ const std::vector<HandleCall>& handle_calls() {
        [](World& w, void* h) { return mme_preprocessor_image(as_preprocessor(h), &w.image, &w.tensor); }},
       {"mme_preprocessor_audio", 'p',
        [](World& w, void* h) { return mme_preprocessor_audio(as_preprocessor(h), &w.audio, &w.tensor); }},
+      {"mme_preprocessor_text", 'p',
+       [](World& w, void* h) { return mme_preprocessor_text(as_preprocessor(h), "a", 1, &w.tensor); }},
       {"mme_preprocessor_push_audio", 'p',
        [](World& w, void* h) { return mme_preprocessor_push_audio(as_preprocessor(h), &w.audio, &w.tensor); }},
       {"mme_preprocessor_end_audio", 'p',
@@ -233,6 +239,9 @@ const std::vector<BadCall>& bad_calls() {
       {"mme_session_reset_audio input", [](World& w) { return mme_session_reset_audio(w.session, nullptr); }},
       {"mme_session_reset_audio unknown", [](World& w) { return mme_session_reset_audio(w.session, "x"); }},
       {"mme_session_reset_audio modality", [](World& w) { return mme_session_reset_audio(w.session, "image"); }},
+      {"mme_session_set_text input", [](World& w) { return mme_session_set_text(w.session, nullptr, "a", 1); }},
+      {"mme_session_set_text modality", [](World& w) { return mme_session_set_text(w.session, "image", "a", 1); }},
+      {"mme_session_set_text text", [](World& w) { return mme_session_set_text(w.session, "image", nullptr, 1); }},
       {"mme_session_set_tensor input", [](World& w) { return mme_session_set_tensor(w.session, nullptr, &w.tensor); }},
       {"mme_session_set_tensor tensor", [](World& w) { return mme_session_set_tensor(w.session, "image", nullptr); }},
       {"mme_session_set_tensor data",
@@ -279,6 +288,15 @@ const std::vector<BadCall>& bad_calls() {
        [](World& w) { return mme_preprocessor_create(nullptr, &w.image_preprocessor); }},
       {"mme_preprocessor_create preprocessor", [](World&) { return mme_preprocessor_create(kImage, nullptr); }},
       {"mme_preprocessor_create JSON", [](World& w) { return mme_preprocessor_create("{", &w.image_preprocessor); }},
+      {"mme_preprocessor_create file", [](World& w) { return mme_preprocessor_create(kText, &w.image_preprocessor); }},
+      {"mme_preprocessor_create_in parameters",
+       [](World& w) { return mme_preprocessor_create_in(nullptr, ".", &w.image_preprocessor); }},
+      {"mme_preprocessor_create_in directory",
+       [](World& w) { return mme_preprocessor_create_in(kText, nullptr, &w.image_preprocessor); }},
+      {"mme_preprocessor_create_in preprocessor",
+       [](World&) { return mme_preprocessor_create_in(kText, ".", nullptr); }},
+      {"mme_preprocessor_create_in file",
+       [](World& w) { return mme_preprocessor_create_in(kText, "/nowhere", &w.image_preprocessor); }},
       {"mme_preprocessor_get_info info",
        [](World& w) { return mme_preprocessor_get_info(w.image_preprocessor, nullptr); }},
       {"mme_preprocessor_image image",
@@ -293,6 +311,12 @@ const std::vector<BadCall>& bad_calls() {
        [](World& w) { return mme_preprocessor_audio(w.audio_preprocessor, &w.audio, nullptr); }},
       {"mme_preprocessor_audio modality",
        [](World& w) { return mme_preprocessor_audio(w.image_preprocessor, &w.audio, &w.tensor); }},
+      {"mme_preprocessor_text text",
+       [](World& w) { return mme_preprocessor_text(w.image_preprocessor, nullptr, 1, &w.tensor); }},
+      {"mme_preprocessor_text tensor",
+       [](World& w) { return mme_preprocessor_text(w.image_preprocessor, "a", 1, nullptr); }},
+      {"mme_preprocessor_text modality",
+       [](World& w) { return mme_preprocessor_text(w.image_preprocessor, "a", 1, &w.tensor); }},
       {"mme_preprocessor_push_audio audio",
        [](World& w) { return mme_preprocessor_push_audio(w.audio_preprocessor, nullptr, &w.tensor); }},
       {"mme_preprocessor_push_audio tensor",

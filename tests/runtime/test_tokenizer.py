@@ -52,8 +52,8 @@ HARD = [
     "שלום עולם مرحبا‎ ‏بالعالم",
     "a" * 101 + " " + "b" * 100 + " " + "é" * 99,
     "[CLS] is [MASK] and <mask>, </s> <s>[PAD] [pad]",
-    "don't  e-mail $5+3=8 «quoted» …—– ' \" `",
-    "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 \U0010ffff \ue000 \ud7a3\uac00",
+    "don't  e-mail $5+3=8 «quoted» …—\u2013 ' \" `",
+    "\U0001d518\U0001d52b\U0001d526 \U0010ffff \ue000 \ud7a3\uac00",
     "a\u0301\u0323\u0316\u0334" * 20,
     "▁a▁▁b ▁ c",
 ]
@@ -177,9 +177,12 @@ def test_every_code_point_alone_gives_the_references_tokens(file: tuple[Pair, in
 
 # Pieces that meet in real texts more often than characters drawn from all of Unicode would.
 PIECES = st.sampled_from(
-    [*"ab .,!?-_'", "  ", "\n", "▁", "é", "e\u0301", "\u0301", "\u0323", "ﬁ", "中", "日本", "한", "\u1112\u1161", "क्षि"]
-    + ["👩\u200d👩", "👍🏽", "🇩🇪", "\u200d", "\0", "\ufffd", "İ", "ß", "Σ", "½", "[MASK]", "[PAD]", "<mask>", "</s>", "<s>"]
-    + ["red", "Red", "BLUE", "blue", "square", "круг", "المربع", "ไทย", "\r\n", "\u0085", "\u2028", "ǅ"]
+    [
+        *"ab .,!?-_'éﬁ中한İßΣ½ǅ▁\n\0\ufffd\u0301\u0323\u200d\u0085\u2028",
+        *("  ", "\r\n", "e\u0301", "日本", "\u1112\u1161", "क्षि", "ไทย", "👩\u200d👩", "👍🏽", "🇩🇪"),
+        *("[MASK]", "[PAD]", "<mask>", "</s>", "<s>"),
+        *("red", "Red", "BLUE", "blue", "square", "круг", "المربع"),
+    ]
 )
 TEXTS = st.lists(st.one_of(PIECES, st.characters(exclude_categories=["Cs"])), max_size=40).map("".join)
 
@@ -204,7 +207,10 @@ STEPS = {
         [normalizers.Strip(), normalizers.Replace("a", ""), normalizers.Replace(Regex(" {2,}"), " ")],
         METASPACE(prepend_scheme="first"),
     ),
-    "never, unsplit": ([normalizers.NFKD(), normalizers.StripAccents()], METASPACE(prepend_scheme="never", split=False)),
+    "never, unsplit": (
+        [normalizers.NFKD(), normalizers.StripAccents()],
+        METASPACE(prepend_scheme="never", split=False),
+    ),
     "Chinese first": (
         [normalizers.BertNormalizer()],
         pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), METASPACE(prepend_scheme="first")]),

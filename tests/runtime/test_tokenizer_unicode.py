@@ -13,7 +13,14 @@ from tokenizers import normalizers, pre_tokenizers
 
 CODE_POINTS = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 # Alone in a line, with marks of other classes, and at the end of what may hold a grapheme together.
-CONTEXTS = ["{}", "a{}b\u0301", "e\u0323{}\u0301", "\u0915\u094d{}\u0301", "\u00a9\u200d{}\u0301", "\u1100{}\u11a8\u0301"]
+CONTEXTS = [
+    "{}",
+    "a{}b\u0301",
+    "e\u0323{}\u0301",
+    "\u0915\u094d{}\u0301",
+    "\u00a9\u200d{}\u0301",
+    "\u1100{}\u11a8\u0301",
+]
 CHUNK_BYTES = 12_000  # whatever a normalizer makes of them fits into one tensor
 
 BERT_STEPS = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import random
@@ -9,6 +10,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 FORMATS = {"rgb8": (3, 0), "bgr8": (3, 0), "grey8": (1, 0), "rgba8": (4, 0), "bgra8": (4, 0)} | {
     "nv12": (1, 1), "i420": (1, 2), "yuyv": (2, 0), "uyvy": (2, 0)
@@ -33,11 +35,17 @@ def checked_bundles(bundles: Path) -> Iterator[bytes]:
             yield json.dumps(manifest).replace('"@SIZE"', "@SIZE").encode() + b"\0graph"
 
 
+# SentencePiece's compiled map of one entry: a becomes b.
+CHARSMAP = struct.pack(
+    "<I512I", 2048, *({0: 256 << 10, 256 ^ 97: 97 | 1 << 8 | 97 << 10, 256: 1 << 31}.get(i, 0) for i in range(512))
+)
+CHARSMAP += b"b\0"
+
 VARIANTS: dict[str, list[str | int | bool]] = {
     "fit": ["stretch", "letterbox", "crop"],
     "interpolation": ["bilinear", "nearest", "bicubic"],
     "antialias": [True, False],
-    "type": ["image", "log_mel", "mfcc"],
+    "type": ["image", "log_mel", "mfcc", "waveform", "text"],
     "n_fft": [2, 400, 512, 65536],
     "mel_scale": ["htk", "slaney"],
     "log": ["natural", "log10", "db"],
@@ -131,6 +139,48 @@ def galleries() -> Iterator[bytes]:
         )
 
 
+TOKEN = {"id": 0, "content": "[PAD]", "single_word": True, "lstrip": True, "rstrip": True, "normalized": True}
+MODELS: list[dict[str, Any]] = [
+    {"type": "WordLevel", "unk_token": "?", "vocab": {"[PAD]": 0, "?": 1, "a": 2, "▁b": 3}},
+    {"type": "WordPiece", "unk_token": "?", "vocab": {"[PAD]": 0, "?": 1, "a": 2, "##b": 3, "é": 4}}
+    | {"continuing_subword_prefix": "##", "max_input_chars_per_word": 9},
+    {"type": "Unigram", "unk_id": 1, "vocab": [["[PAD]", 0], ["?", -1.5], ["▁", -1e-3], ["ab", -2.25], ["a", -1]]},
+]
+NORMALIZERS: list[dict[str, Any]] = [
+    {"type": "NFC"},
+    {"type": "NFKD"},
+    {"type": "Lowercase"},
+    {"type": "StripAccents"},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+    {"type": "Prepend", "prepend": "▁"},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+    {"type": "Replace", "pattern": {"String": "ab"}, "content": ""},
+    {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": True},
+    # A map of one entry, a to b.
+    {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(CHARSMAP).decode()},
+]
+PRE_TOKENIZERS: list[dict[str, Any]] = [
+    *({"type": name} for name in ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation")),
+    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
+    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+]
+WORDS = "a b  ab. é e\u0301\u0323 한국 日本 ▁▁a [PAD] 👩\u200d👩 क्षि ﬁ\u0301 İ\0\n".encode()
+
+
+def tokenizers(bundles: Path) -> Iterator[bytes]:
+    for text in (WORDS, WORDS[:-9] + b"\xff", b""):
+        yield b"\x0b" + (bundles / "words.mme/tokenizer.json").read_bytes() + b"\0" + text
+    for model, normalizer, splitter in itertools.product(MODELS, NORMALIZERS, PRE_TOKENIZERS):
+        file = {
+            "added_tokens": [TOKEN],
+            "normalizer": {"type": "Sequence", "normalizers": [normalizer, normalizer]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [splitter]},
+            "post_processor": {"type": "BertProcessing", "sep": ["?", 1], "cls": ["?", 1]},
+            "model": model,
+        }
+        yield b"\x1f" + json.dumps(file).encode() + b"\0" + WORDS
+
+
 def main(bundles: Path, corpus: Path) -> None:
     random.seed(1)
     for target, inputs in {
@@ -142,6 +192,7 @@ def main(bundles: Path, corpus: Path) -> None:
         "session": sessions(),
         "similarity": searches(),
         "gallery": galleries(),
+        "tokenizer": tokenizers(bundles),
     }.items():
         folder = corpus / target
         folder.mkdir(parents=True, exist_ok=True)
