@@ -9,7 +9,7 @@ KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python wheels bench bench-runtime clean
+.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -120,6 +120,9 @@ test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and
 
 test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests
 	$(BIN)/pytest
+
+test-all: test  ## Every check, and every head with every fusion and every encoder (an hour more)
+	$(BIN)/pytest tests/end_to_end/test_families.py --full-product
 
 wheels: build/install.stamp build/aarch64/fetched.stamp  ## The wheels for x86_64 and aarch64, into dist/
 	sh scripts/build-wheel.sh x86_64 dist

@@ -194,7 +194,10 @@ def _named_files(inputs: Sequence[Input], directory: Path | None) -> dict[str, b
 def _outputs(module: torch.nn.Module, example: Mapping[str, Tensor], task: Task) -> list[Output]:
     with torch.no_grad():
         found = module(**example)
-    return [Output(name=name, kind=name, shape=list(found[name].shape[1:])) for name in task.outputs]
+    return [
+        Output.model_validate({"name": name, "kind": name, "shape": list(found[name].shape[1:])})
+        for name in task.outputs
+    ]
 
 
 def _reference(

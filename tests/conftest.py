@@ -15,6 +15,10 @@ import yaml
 from PIL import Image
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full-product", action="store_true", help="Every head with every fusion and every encoder.")
+
+
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with digits.mme, a small real bundle (image and audio, random weights), and nan.mme."""

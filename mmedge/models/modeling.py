@@ -95,10 +95,8 @@ class FusedModel(PreTrainedModel):
             reset()
 
     # transformers writes the names of older versions by default, for some architectures only.
-    def save_pretrained(
-        self, save_directory: Any, *args: Any, save_original_format: bool = False, **kwargs: Any
-    ) -> None:
-        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        super().save_pretrained(save_directory, **{"save_original_format": False, **kwargs})
 
     def forward(
         self,

@@ -74,7 +74,7 @@ def build_model(recipe: Recipe, labels: Sequence[str], folder: Path) -> FusedMod
     model.label_smoothing = recipe.training.label_smoothing
     if recipe.training.gradient_checkpointing:
         try:
-            model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+            model.activation_checkpointing_enable({"use_reentrant": False})
         except ValueError as error:
             used = ", ".join(part["encoder"] for part in config.modalities.values())
             raise RecipeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import yaml
@@ -166,8 +166,7 @@ def _named(report: Progress, prefix: str) -> Progress:
 
 def _suggest(trial: optuna.Trial, key: str, space: Range | list[Scalar]) -> Scalar:
     if not isinstance(space, Range):
-        chosen: Scalar = trial.suggest_categorical(key, space)
-        return chosen
+        return cast(Scalar, trial.suggest_categorical(key, space))
     if isinstance(space.low, int) and isinstance(space.high, int):
         return trial.suggest_int(key, space.low, space.high, log=space.log)
     return trial.suggest_float(key, space.low, space.high, log=space.log)

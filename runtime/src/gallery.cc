@@ -9,7 +9,7 @@
 #include "kernels/instruction_set.h"
 #include "kernels/similarity_top_k/similarity_top_k.h"
 #include "kernels/top_k.h"
-#include "utf8.h"
+#include "tokenizer/utf8.h"
 
 namespace mmedge {
 namespace {
