@@ -215,7 +215,7 @@ def _quiet() -> Iterator[None]:
     """transformers draws a bar for each file it writes, and warns of what is meant."""
     shown, verbosity = is_progress_bar_enabled(), get_verbosity()
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    set_verbosity_error()
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 
 from mmedge.runtime.errors import RecipeError
-from mmedge.training.recipe import read_recipe
+from mmedge.training.build import build_model
+from mmedge.training.recipe import Recipe, changed, read_recipe
 
 Write = Callable[[Any], Path]
 ROOT = Path(__file__).parents[2]
@@ -73,3 +75,65 @@ def test_what_is_no_recipe_at_all_is_refused(write_recipe: Write, text: str) -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"absent\.yaml"):
         read_recipe(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.patience": 3}, "training: patience counts evaluations; expected evaluate_every"),
+        ({"training.accumulate_steps": 3}, "training: found batch_size 8 in accumulate_steps 3"),
+        ({"training.samples_per_label": 2}, "training.samples_per_label is for head embedding"),
+        ({"model.head": "embedding"}, "labels name classes"),
+        ({"model.head": "vqa", "model.multi_label": True}, "model.multi_label with head vqa"),
+        ({"training.ema": 1.0}, "training.ema: found 1.0"),
+        ({"model.modalities.image.augment": {"crop": [0.0, 1.0]}}, "image.augment.crop: found [0.0, 1.0]"),
+        ({"model.modalities.audio.augment": {"speed": [1.2, 0.8]}}, "audio.augment.speed: found [1.2, 0.8]"),
+        (
+            {"model.modalities.text": {"encoder": "transformer", "preprocess": {"type": "text"}}},
+            "text.preprocess: found",
+        ),
+        ({"model.modalities.image.encoder": "cmn"}, "unknown encoder 'cmn': did you mean 'cnn'?"),
+        ({"model.modalities.image.layers": 3}, "image.layers: unknown key; encoder cnn has width, strides"),
+    ],
+)
+def test_keys_that_do_not_fit_each_other_are_named(
+    write_recipe: Write, recipe_values: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        part = recipe_values
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write_recipe(recipe_values))
+    assert message in str(caught.value)
+
+
+def test_an_option_of_an_encoder_that_is_misspelt_is_named_with_its_line_and_the_nearest(
+    write_recipe: Write, recipe_values: dict[str, Any]
+) -> None:
+    image = recipe_values["model"]["modalities"]["image"]
+    image["widht"] = image.pop("width")
+    path = write_recipe(recipe_values)
+    line = 1 + [text.strip() for text in path.read_text().splitlines()].index("widht: 4")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    assert f"line {line}: model.modalities.image.widht: unknown key; did you mean width?" in str(caught.value)
+
+
+def test_an_impossible_option_of_an_encoder_is_a_recipes_error(recipe_values: dict[str, Any], tmp_path: Path) -> None:
+    recipe_values["model"]["modalities"]["audio"]["pooling"] = "none"
+    with pytest.raises(RecipeError, match="model: found pooling 'none'"):
+        build_model(Recipe.model_validate(recipe_values), ("high", "low"), tmp_path)
+
+
+def test_changed_values_are_what_the_file_would_say(write_recipe: Write, recipe_values: dict[str, Any]) -> None:
+    recipe_values["tune"] = {"training.learning_rate": [0.1]}
+    recipe = read_recipe(write_recipe(recipe_values))
+    values = changed(recipe, {"training.learning_rate": 0.1, "model.modalities.image.augment.noise": 0.0})
+    expected = json.loads(json.dumps(recipe_values))
+    del expected["tune"]
+    expected["training"]["learning_rate"] = 0.1
+    expected["model"]["modalities"]["image"]["augment"]["noise"] = 0.0
+    assert json.loads(json.dumps(values)) == expected

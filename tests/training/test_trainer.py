@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from mmedge.cli import cli
 from mmedge.evaluation import Evaluation
 from mmedge.models import load_checkpoint
 from mmedge.runtime.errors import RecipeError, TrainingError
@@ -310,3 +313,12 @@ def test_a_gradient_that_is_no_number_stops_the_run(recipe: Recipe, tmp_path: Pa
     )
     with pytest.raises(TrainingError, match=r"step 1 has a gradient of norm (nan|inf)"):
         trainer.train()
+
+
+def test_the_command_ends_with_the_error_and_a_code(with_training: Make, tmp_path: Path) -> None:
+    values = json.loads(with_training(learning_rate=3e38, warmup_steps=0, checkpoint_every=1).model_dump_json())
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    done = CliRunner().invoke(cli, ["train", str(tmp_path / "recipe.yaml")])
+    assert done.exit_code == 2
+    assert "mmedge: step 1 left weights that are no finite numbers" in done.stderr
+    assert done.stdout == ""
