@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from mmedge.runtime.errors import DataError, RecipeError
 
 TOKENIZER_FILE = "tokenizer.json"
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_UNKNOWN, _INSIDE = "[UNK]", "##"
+_SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]")
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,38 @@ class Vocabulary:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> None:
-    """Write a lower-case WordPiece tokenizer of at most `vocab_size` tokens (Wu et al. 2016, 4.1) trained on `texts`;
-    the same texts give the same file.
+    """Write a lower-case WordPiece tokenizer (Wu et al. 2016, 4.1) trained on `texts`, of at most `vocab_size` tokens,
+    or as many as its letters need; the same texts give the same file.
 
     Raises:
         DataError: no text has a word in it.
     """
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    texts = list(texts)
+    tokenizer = _untrained(WordPiece(unk_token=_UNKNOWN))
+    letters = sorted({letter for text in set(texts) for letter in tokenizer.normalizer.normalize_str(text)} - {" "})
+    if not letters:
+        raise DataError("the texts of the train split have no word to train a tokenizer on; expected some")
+    # The trainer numbers these in an order of chance, and merges by number, unless it is told of them first.
+    inside = [_INSIDE + letter for letter in letters]
+    trainer = WordPieceTrainer(
+        vocab_size=max(vocab_size, len(_SPECIAL) + 2 * len(letters)),
+        limit_alphabet=len(letters) + 1,
+        special_tokens=[*_SPECIAL, *inside],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    trained = _untrained(WordPiece(tokenizer.get_vocab(), unk_token=_UNKNOWN, continuing_subword_prefix=_INSIDE))
+    trained.add_special_tokens(list(_SPECIAL))
+    special = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    trained.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    trained.save(str(path))
+
+
+def _untrained(model: WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
-    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(_SPECIAL), show_progress=False)
-    tokenizer.train_from_iterator(_in_lots(texts), trainer)
-    if tokenizer.get_vocab_size() <= len(_SPECIAL):
-        raise DataError("the texts of the train split have no word to train a tokenizer on; expected some")
-    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
-    tokenizer.save(str(path))
-
-
-def _in_lots(texts: Iterable[str]) -> Iterator[list[str]]:
-    lot: list[str] = []
-    for text in texts:
-        lot.append(text)
-        if len(lot) == 1000:
-            yield lot
-            lot = []
-    yield lot
+    return tokenizer
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -53,8 +53,10 @@ def _rectangle(
 
 
 def _shifted(plane: npt.NDArray[Any], reach: int, down: int, right: int) -> npt.NDArray[Any]:
-    edges = [(reach, reach), (reach, reach)] + [(0, 0)] * (plane.ndim - 2)
-    return np.pad(plane, edges, mode="edge")[down : down + plane.shape[0], right : right + plane.shape[1]]
+    height, width = plane.shape[:2]
+    rows = np.clip(np.arange(down - reach, down - reach + height), 0, height - 1)
+    columns = np.clip(np.arange(right - reach, right - reach + width), 0, width - 1)
+    return plane.take(rows, axis=0).take(columns, axis=1)
 
 
 def _coloured(pixels: Pixels, augment: ImageAugment, random: np.random.Generator) -> Pixels:
@@ -64,8 +66,10 @@ def _coloured(pixels: Pixels, augment: ImageAugment, random: np.random.Generator
         return pixels
     reach = np.array(jitter)
     brightness, contrast, saturation, hue = np.array([1.0, 1.0, 1.0, 0.0]) + random.uniform(-reach, reach)
-    luma = pixels if pixels.ndim == 2 else pixels @ _LUMA
-    offset = (1 - contrast) * brightness * float(luma.mean())
+    offset = 0.0
+    if augment.contrast:
+        luma = pixels if pixels.ndim == 2 else pixels @ _LUMA
+        offset = (1 - contrast) * brightness * float(luma.mean())
     if pixels.ndim == 2:
         return _rounded(pixels * np.float32(brightness * contrast) + np.float32(offset))
     turn = saturation * np.array([[cos(tau * hue), -sin(tau * hue)], [sin(tau * hue), cos(tau * hue)]])
@@ -80,15 +84,18 @@ def _noisy(pixels: Pixels, augment: ImageAugment, random: np.random.Generator) -
         return pixels
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    cells = (height, width) if augment.noise_size is None else (augment.noise_size, augment.noise_size)
     deviation = random.uniform(0.0, augment.noise) * 255.0
-    noise = random.normal(0.0, deviation, (channels, *cells)).astype(np.float32)
-    planes = [_enlarge(plane, width, height) for plane in noise]
+    if augment.noise_size is None:
+        return _rounded(pixels + random.standard_normal(pixels.shape, np.float32) * np.float32(deviation))
+    cells = (channels, augment.noise_size, augment.noise_size)
+    planes = [_enlarge(plane, width, height) for plane in random.normal(0.0, deviation, cells).astype(np.float32)]
     return _rounded(pixels + np.stack(planes, axis=-1).reshape(pixels.shape))
 
 
 def _rounded(values: Tensor) -> Pixels:
-    return np.rint(np.clip(values, 0.0, 255.0)).astype(np.uint8)
+    """Of values that nobody else needs."""
+    np.clip(values, 0.0, 255.0, out=values)
+    return np.rint(values, out=values).astype(np.uint8)
 
 
 def _enlarge(plane: Tensor, width: int, height: int) -> Tensor:
