@@ -63,9 +63,9 @@ class Manifest(_Part):
     task: Literal["classification", "embedding", "vqa"]
     multi_label: bool = False
     """Of a classification: its classes do not exclude each other."""
-    threshold: float = Field(0.5, ge=0, le=1)
+    threshold: float = Field(default=0.5, ge=0, le=1)
     """Probability from which a multi-label class applies."""
-    region_threshold: float = Field(0.5, ge=0, le=1)
+    region_threshold: float = Field(default=0.5, ge=0, le=1)
     """Relevance from which a cell belongs to the region of an answer."""
     metric: Literal["cosine", "euclidean"] | None = None
     """What compares the embeddings."""

@@ -1,8 +1,6 @@
 #include "bundle.h"
 
 #include <algorithm>
-#include <iterator>
-#include <utility>
 
 #include "error.h"
 #include "files.h"
@@ -33,14 +31,24 @@ std::vector<int64_t> read_shape(const json& value) {
   return shape;
 }
 
-constexpr std::pair<OutputKind, const char*> kKinds[] = {{OutputKind::kLogits, "logits"},
-                                                         {OutputKind::kEmbedding, "embedding"},
-                                                         {OutputKind::kRelevance, "relevance"},
-                                                         {OutputKind::kModalityWeights, "modality_weights"}};
+const char* kind_name(OutputKind kind) {
+  switch (kind) {
+    case OutputKind::kLogits:
+      return "logits";
+    case OutputKind::kEmbedding:
+      return "embedding";
+    case OutputKind::kRelevance:
+      return "relevance";
+    case OutputKind::kModalityWeights:
+      return "modality_weights";
+  }
+  return "";
+}
 
 OutputKind read_kind(const std::string& name) {
-  for (const auto& [kind, known] : kKinds) {
-    if (name == known) return kind;
+  for (const OutputKind kind :
+       {OutputKind::kLogits, OutputKind::kEmbedding, OutputKind::kRelevance, OutputKind::kModalityWeights}) {
+    if (name == kind_name(kind)) return kind;
   }
   fail(MME_BUNDLE_INVALID, "output kind \"", name, "\" is not known");
 }
@@ -54,16 +62,14 @@ float read_probability(const json& manifest, const char* key) {
 
 // The shape of the output of a kind that the task has exactly one of; -1 stands for any size.
 void check_output(const Bundle& bundle, OutputKind kind, const std::vector<int64_t>& expected) {
-  const char* name =
-      std::find_if(std::begin(kKinds), std::end(kKinds), [&](auto& k) { return k.first == kind; })->second;
   const auto index = bundle.output(kind);
-  if (!index) fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" needs an output of kind ", name);
+  if (!index) fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" needs an output of kind ", kind_name(kind));
   const BundleOutput& output = bundle.outputs[*index];
   const bool fits = std::equal(output.shape.begin(), output.shape.end(), expected.begin(), expected.end(),
                                [](int64_t found, int64_t wanted) { return wanted == -1 || found == wanted; });
   if (!fits) {
-    fail(MME_BUNDLE_INVALID, "output \"", output.name, "\" of kind ", name, " has shape ", json(output.shape).dump(),
-         "; expected ", json(expected).dump(), ", where -1 stands for any size");
+    fail(MME_BUNDLE_INVALID, "output \"", output.name, "\" of kind ", kind_name(kind), " has shape ",
+         json(output.shape).dump(), "; expected ", json(expected).dump(), ", where -1 stands for any size");
   }
 }
 
@@ -75,7 +81,7 @@ void check_task(const Bundle& bundle) {
   if (bundle.task == "embedding") {
     check_output(bundle, OutputKind::kEmbedding, {-1});
     if (bundle.metric != "cosine" && bundle.metric != "euclidean") {
-      fail(MME_BUNDLE_INVALID, "metric is \"", bundle.metric, "\"; expected \"cosine\" or \"euclidean\"");
+      fail(MME_BUNDLE_INVALID, "metric is \"", bundle.metric, R"("; expected "cosine" or "euclidean")");
     }
   } else if (bundle.task == "classification" || bundle.task == "vqa") {
     if (bundle.labels.empty()) fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" needs labels");

@@ -22,7 +22,7 @@ Postprocess::Postprocess(const Bundle& bundle, std::span<const Tensor> outputs, 
   if (const auto index = bundle.output(OutputKind::kRelevance)) {
     const std::span<const int64_t> shape = outputs[*index].shape();
     const auto rows = static_cast<size_t>(shape[0]), columns = static_cast<size_t>(shape[1]);
-    finder_.emplace(rows, columns);
+    finder_ = std::make_unique<RegionFinder>(rows, columns);
     const auto image = std::find_if(bundle.inputs.begin(), bundle.inputs.end(),
                                     [](const BundleInput& input) { return input.modality == "image"; });
     region_input_ = static_cast<size_t>(image - bundle.inputs.begin());
@@ -125,7 +125,7 @@ mme_result Postprocess::result() const {
 }
 
 mme_region Postprocess::region() const {
-  if (!finder_) fail(MME_INVALID_ARGUMENT, "task \"", bundle_.task, "\" gives no region; \"vqa\" does");
+  if (!finder_) fail(MME_INVALID_ARGUMENT, "task \"", bundle_.task, R"(" gives no region; "vqa" does)");
   if (!has_region_) {
     fail(MME_NOT_READY, "there is no region: in the last run \"", region_.input,
          "\" was absent, or set as a tensor, which lies in no frame");

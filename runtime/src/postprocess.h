@@ -1,6 +1,7 @@
 // What a run's outputs mean for the model's task: labels, an embedding, a region, how much each input counted.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -44,7 +45,7 @@ class Postprocess {
   size_t above_threshold_ = 0;
   std::vector<float> embedding_, weights_;
   std::optional<size_t> region_input_;
-  std::optional<RegionFinder> finder_;
+  std::unique_ptr<RegionFinder> finder_;
   mme_region region_{};
   bool has_region_ = false;
 };

@@ -118,7 +118,7 @@ Session::Session(std::shared_ptr<const Model> model, size_t top_k)
     outputs_[i].resize(ElementType::kFloat32, shape);
     execution_->bind_output(model_->output_ports()[i], outputs_[i]);
   }
-  postprocess_.emplace(model_->bundle(), outputs_, top_k);
+  postprocess_ = std::make_unique<Postprocess>(model_->bundle(), outputs_, top_k);
 }
 
 size_t Session::find(const char* input) const {

@@ -88,7 +88,7 @@ class Session {
   std::vector<Input> inputs_;
   std::vector<Tensor> outputs_;
   Tensor presence_;
-  std::optional<Postprocess> postprocess_;
+  std::unique_ptr<Postprocess> postprocess_;
   std::vector<StageTime> timings_;  // inputs in order, then engine, postprocess, total
   bool has_result_ = false;
 };
