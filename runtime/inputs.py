@@ -342,18 +342,3 @@ def to_c_audio(audio: Audio) -> Any:
         frames=samples.shape[0],
     )
     return holding(clip, samples)
-
-
-def to_utf8(text: str) -> bytes:
-    """A text as C takes it.
-
-    Raises:
-        DataError: it holds half a surrogate pair, which no UTF-8 has.
-    """
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"found half a surrogate pair, U+{ord(text[error.start]):04X}, at character {error.start} of a text; "
-            "expected Unicode text: decode it with errors='replace'"
-        ) from error

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.runtime.arrays import DTYPES, from_c_tensor, shape_of
-from mmedge.runtime.inputs import Audio, Image, to_c_audio, to_utf8
+from mmedge.runtime.inputs import Audio, Image, to_c_audio
 from mmedge.runtime.native import check, ffi, lib, path_bytes, struct, text
 
 
@@ -57,7 +57,7 @@ class Preprocessor:
             DataError: the data itself is unusable, such as empty audio, a NaN sample or half a surrogate pair.
         """
         if isinstance(data, str):
-            encoded = to_utf8(data)
+            encoded = data.encode("utf-8", "surrogatepass")  # the library says what is wrong with it
             check(lib.mme_preprocessor_text(self._handle, encoded, len(encoded), self._tensor))
         elif isinstance(data, Audio):
             check(lib.mme_preprocessor_audio(self._handle, to_c_audio(data), self._tensor))
