@@ -71,7 +71,8 @@ def decode_audio(source: Source, name: str = "audio") -> Audio:
         with soundfile.SoundFile(file) as clip:
             if clip.frames * clip.channels > _MOST_SAMPLES:
                 raise DataError(f"{shown}: found {clip.frames} samples; expected at most {_MOST_SAMPLES}")
-            samples, sample_rate = clip.read(dtype="float32", always_2d=True), clip.samplerate
+            # The number is said because GSM and others cannot be sought through to find it out.
+            samples, sample_rate = clip.read(clip.frames, dtype="float32", always_2d=True), clip.samplerate
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{shown}: not a readable audio file: {error}") from error
     if samples.shape[0] == 0:

@@ -100,6 +100,15 @@ def test_channels_of_a_clip_are_averaged(tmp_path: Path) -> None:
     assert not decode_audio(tmp_path / "opposite.wav").samples.any()
 
 
+def test_a_format_that_cannot_be_sought_through_is_read_whole(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(3200) / 3) / 2
+    soundfile.write(tmp_path / "telephone.wav", tone, 8000, "GSM610")
+    for source in (tmp_path / "telephone.wav", (tmp_path / "telephone.wav").read_bytes()):
+        clip = decode_audio(source)
+        assert (clip.sample_rate, len(clip.samples)) == (8000, 3200)
+        assert np.corrcoef(clip.samples[320:], tone[320:])[0, 1] > 0.95
+
+
 def test_a_small_file_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     with soundfile.SoundFile(tmp_path / "long.flac", "w", 8000, 1) as clip:
         for _ in range(65):
