@@ -66,6 +66,27 @@ def sort_of_clevr(out: Path, seed: int, as_json: bool) -> None:
     _print_made(made, as_json, "mmedge train recipes/sort-of-clevr.yaml")
 
 
+@data.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Seed of every choice.")
+@click.option("--invented-voices", default=240, show_default=True, help="Synthetic voices made up for training.")
+@json_option
+def speakers(out: Path, seed: int, invented_voices: int, as_json: bool) -> None:
+    """Who is speaking: synthetic voices to train on, people to test on, and pairs of clips to tell apart.
+
+    Needs espeak-ng, flite and Debian's recorded telephone prompts.
+
+    \b
+    Example:
+      mmedge data speakers data/speakers
+    """
+    from mmedge.data.speakers import build
+
+    with progress_bar() as progress:
+        made = build(out, seed=seed, invented_voices=invented_voices, progress=progress)
+    _print_made(made, as_json, "mmedge train recipes/speakers.yaml")
+
+
 def _print_made(made: MadeSet, as_json: bool, following: str) -> None:
     if as_json:
         print_json({key: str(value) if isinstance(value, Path) else value for key, value in asdict(made).items()})

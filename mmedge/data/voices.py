@@ -1,4 +1,4 @@
-"""Where the voices of AV-digits come from: espeak-ng and flite speak, people were recorded for Debian packages.
+"""Where voices come from: espeak-ng and flite speak, people were recorded for Debian packages.
 
 A clip is float64 mono at `SAMPLE_RATE`, full scale 1, trimmed to what is spoken; empty if it is silent.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ VARIANTS = (
 )
 FLITE_VOICES = ("awb", "kal", "kal16", "rms", "slt")  # English, built from recordings of people
 
-_SOUNDS = Path("/usr/share/asterisk/sounds")
+SOUNDS = Path("/usr/share/asterisk/sounds")
 _HEADERLESS_ULAW = ("-t", "ul", "-r", "8000", "-c", "1")
 
 
@@ -59,30 +60,43 @@ class Speaker:
 
 
 VALIDATION_SPEAKERS = (
-    Speaker("allison-en", "en", "asterisk-core-sounds-en-wav", f"{_SOUNDS}/en_US_f_Allison/digits/{{}}.wav"),
-    Speaker("allison-es", "es", "asterisk-core-sounds-es-wav", f"{_SOUNDS}/es_MX_f_Allison/digits/{{}}.wav"),
-    Speaker("june-fr", "fr", "asterisk-core-sounds-fr-wav", f"{_SOUNDS}/fr_CA_f_June/digits/{{}}.wav"),
-    Speaker("carlo-it", "it", "asterisk-core-sounds-it-wav", f"{_SOUNDS}/it_IT_m_Carlo/digits/{{}}.wav"),
-    Speaker("ivrvoice-ru", "ru", "asterisk-core-sounds-ru-wav", f"{_SOUNDS}/ru_RU_f_IvrvoiceRU/digits/{{}}.wav"),
+    Speaker("allison-en", "en", "asterisk-core-sounds-en-wav", f"{SOUNDS}/en_US_f_Allison/digits/{{}}.wav"),
+    Speaker("allison-es", "es", "asterisk-core-sounds-es-wav", f"{SOUNDS}/es_MX_f_Allison/digits/{{}}.wav"),
+    Speaker("june-fr", "fr", "asterisk-core-sounds-fr-wav", f"{SOUNDS}/fr_CA_f_June/digits/{{}}.wav"),
+    Speaker("carlo-it", "it", "asterisk-core-sounds-it-wav", f"{SOUNDS}/it_IT_m_Carlo/digits/{{}}.wav"),
+    Speaker("ivrvoice-ru", "ru", "asterisk-core-sounds-ru-wav", f"{SOUNDS}/ru_RU_f_IvrvoiceRU/digits/{{}}.wav"),
 )
 TEST_SPEAKERS = (
-    Speaker("july-es", "es", "asterisk-prompt-es-co", f"{_SOUNDS}/es/digits/{{}}.gsm"),
-    Speaker("armelle-fr", "fr", "asterisk-prompt-fr-armelle", f"{_SOUNDS}/fr/digits/{{}}.gsm"),
-    Speaker("paola-it", "it", "asterisk-prompt-it-menardi-wav", f"{_SOUNDS}/it_IT_f_Menardi/digits/{{}}.wav"),
+    Speaker("july-es", "es", "asterisk-prompt-es-co", f"{SOUNDS}/es/digits/{{}}.gsm"),
+    Speaker("armelle-fr", "fr", "asterisk-prompt-fr-armelle", f"{SOUNDS}/fr/digits/{{}}.gsm"),
+    Speaker("paola-it", "it", "asterisk-prompt-it-menardi-wav", f"{SOUNDS}/it_IT_f_Menardi/digits/{{}}.wav"),
     Speaker("dawson-en", "en", "saytime", "/usr/share/saytime/{}.au", _HEADERLESS_ULAW),
 )
 
 
 def check_sources() -> None:
     """DataError, naming the Debian packages to install, if a program or a recording is missing."""
-    packages = {program for program in ("espeak-ng", "flite", "sox") if shutil.which(program) is None}
-    for speaker in (*VALIDATION_SPEAKERS, *TEST_SPEAKERS):
-        if not all(Path(speaker.files.format(digit)).is_file() for digit in range(10)):
-            packages.add(speaker.package)
+    speakers = (*VALIDATION_SPEAKERS, *TEST_SPEAKERS)
+    check_packages(
+        "AV-digits",
+        ("espeak-ng", "flite", "sox"),
+        {
+            speaker.package
+            for speaker in speakers
+            if not all(Path(speaker.files.format(digit)).is_file() for digit in range(10))
+        },
+    )
+
+
+def check_packages(name: str, programs: Iterable[str], missing: set[str]) -> None:
+    """DataError if any package is in `missing` or a program is, which packages are named after: what the set `name`
+    needs and how to install it.
+    """
+    packages = sorted(missing | {program for program in programs if shutil.which(program) is None})
     if packages:
         raise DataError(
-            f"AV-digits needs Debian packages that are not installed: {', '.join(sorted(packages))}. "
-            f"Install them: apt-get install {' '.join(sorted(packages))}"
+            f"{name} needs Debian packages that are not installed: {', '.join(packages)}. "
+            f"Install them: apt-get install {' '.join(packages)}"
         )
 
 
@@ -98,10 +112,13 @@ def _run(command: list[str]) -> bytes:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One word by a synthetic voice: its name, and the command that writes it to stdout as a WAV stream."""
+    """Words by a synthetic voice: its name, and the command that writes them to stdout as a WAV stream. It is played
+    `factor` times as fast, which moves its pitch and its formants alike, as another size of speaker would.
+    """
 
     speaker: str
     command: tuple[str, ...]
+    factor: float = 1.0
 
 
 def espeak(voice: str, speed: int, pitch: int, word: str) -> Utterance:
@@ -125,7 +142,7 @@ def speak(utterance: Utterance) -> Clip:
     # The header of a stream was written before its length was known: take the rate from its 44 bytes and drop them.
     rate = int.from_bytes(stream[24:28], "little") or SAMPLE_RATE
     clip = np.frombuffer(stream[44 : len(stream) - len(stream) % 2], dtype="<i2") / 32768.0
-    return _trim(resample_poly(clip, SAMPLE_RATE, rate) if len(clip) else clip)
+    return trim(resample_poly(clip, round(SAMPLE_RATE / utterance.factor), rate) if len(clip) else clip)
 
 
 def recording(speaker: Speaker, digit: int) -> Clip:
@@ -134,10 +151,10 @@ def recording(speaker: Speaker, digit: int) -> Clip:
     raw = ("-t", "raw", "-e", "signed", "-b", "16", "-c", "1", "-r", str(SAMPLE_RATE), "-L")
     # -D: no dither, which would differ from run to run.
     stream = _run(["sox", "-D", *speaker.sox_input, source, *raw, "-"])
-    return _trim(np.frombuffer(stream, dtype="<i2") / 32768.0)
+    return trim(np.frombuffer(stream, dtype="<i2") / 32768.0)
 
 
-def _trim(clip: Clip) -> Clip:
+def trim(clip: Clip) -> Clip:
     """From the first to the last 10 ms within 30 dB of the loudest, and 20 ms more on each side."""
     hop = SAMPLE_RATE // 100
     padded = np.pad(clip, (0, -len(clip) % hop))
