@@ -180,7 +180,8 @@ class CrossAttentionFusion(nn.Module):
 
 
 def _start(tokens: int, dim: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(tokens, dim) * 0.02)
+    # Beside layer-normed tokens: large enough to be seen, small enough not to drown what they say.
+    return nn.Parameter(torch.randn(tokens, dim) * 0.1)
 
 
 # Of one vector per modality; `cross_attention` takes their tokens.

@@ -45,7 +45,7 @@ class VqaHead(nn.Module):
 
     With y the fused embedding and t_i the image's tokens (plus a learned position):
 
-        m_i = ReLU(W_t t_i) * ReLU(W_y y)              relevance logits r_i = W_r m_i, `scale`^2 of them per token
+        m_i = (W_t t_i) * (W_y y)                      relevance logits r_i = W_r m_i, `scale`^2 of them per token
         a = softmax over i of w_a . m_i                logits = W_2 ReLU(W_1 [y, sum of a_i W_v t_i])
 
     forward: y float32 [B, dim], the image's `Encoding`, its presence bool [B] -> logits float32 [B, answers] and
@@ -56,7 +56,7 @@ class VqaHead(nn.Module):
         super().__init__()
         assert image.grid is not None
         self.grid, self.scale = image.grid, scale
-        self.positions = nn.Parameter(torch.randn(image.tokens, dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(image.tokens, dim) * 0.1)
         self.token = nn.Linear(image.channels, dim)
         self.question = nn.Linear(dim, dim)
         self.value = nn.Linear(image.channels, dim)
@@ -67,7 +67,7 @@ class VqaHead(nn.Module):
         )
 
     def forward(self, y: Tensor, image: Encoding, present: Tensor) -> tuple[Tensor, Tensor]:
-        matched = torch.relu(self.token(image.tokens) + self.positions) * torch.relu(self.question(y)).unsqueeze(1)
+        matched = (self.token(image.tokens) + self.positions) * self.question(y).unsqueeze(1)
         scores = self.attention(matched).squeeze(2)
         context = (torch.softmax(scores, dim=1).unsqueeze(2) * self.value(image.tokens)).sum(dim=1)
         context = context * present.unsqueeze(1).to(context.dtype)
@@ -107,13 +107,17 @@ def contrastive_loss(embeddings: Tensor, labels: Tensor, metric: str, temperatur
 
 
 def region_loss(relevance: Tensor, region: Tensor) -> Tensor:
-    """Binary cross-entropy plus the soft Dice loss (Milletari et al. 2016, 3) of relevance logits [B, rows, columns]
-    against the share of each cell that is covered; a sample without a mask (-1) counts nothing; a scalar.
+    """Binary cross-entropy of relevance logits [B, rows, columns] against the share of each cell that is covered, plus
+    the cross-entropy of their softmax over all cells against those shares made to sum to one; a sample without a mask
+    (-1) counts nothing; a scalar.
+
+    The second term is what teaches the model to find an object: few cells are covered, so that the first alone is
+    nearly content with none.
     """
     known = (region[:, 0, 0] >= 0).to(relevance.dtype)
     region = region.clamp(min=0)
     entropy = functional.binary_cross_entropy_with_logits(relevance, region, reduction="none").mean(dim=(1, 2))
-    share = torch.sigmoid(relevance)
-    overlap = (share * region).sum(dim=(1, 2))
-    dice = 1 - (2 * overlap + 1) / (share.square().sum(dim=(1, 2)) + region.square().sum(dim=(1, 2)) + 1)
-    return ((entropy + dice) * known).sum() / known.sum().clamp(min=1)
+    log_share = functional.log_softmax(relevance.flatten(1), dim=1)
+    target = region.flatten(1) / region.sum(dim=(1, 2)).clamp(min=1e-6).unsqueeze(1)
+    pointing = -(target * log_share).sum(dim=1)
+    return ((entropy + pointing) * known).sum() / known.sum().clamp(min=1)

@@ -92,6 +92,19 @@ def test_a_sample_without_a_mask_adds_nothing_to_the_region_loss() -> None:
     assert region_loss(relevance, torch.full((2, 4, 4), -1.0)) == 0
 
 
+def test_the_region_loss_is_its_formula_and_finite_where_nothing_is_covered() -> None:
+    relevance = torch.randn(2, 3, 5, dtype=torch.float64)
+    region = torch.rand(2, 3, 5, dtype=torch.float64).where(torch.rand(2, 3, 5) > 0.6, 0.0)
+    losses = []
+    for r, g in zip(relevance.flatten(1).numpy(), region.flatten(1).numpy(), strict=True):
+        share = 1 / (1 + np.exp(-r))
+        binary = -(g * np.log(share) + (1 - g) * np.log(1 - share)).mean()
+        losses.append(binary - (g / g.sum() * (r - np.log(np.exp(r).sum()))).sum())
+    torch.testing.assert_close(region_loss(relevance, region), torch.tensor(np.mean(losses)))
+    nothing = torch.zeros(1, 3, 5)
+    torch.testing.assert_close(region_loss(nothing, nothing), torch.log(torch.tensor(2.0)))
+
+
 def test_the_relevance_map_lies_over_the_image_row_by_row() -> None:
     fused = model(head="vqa", region_scale=2)
     assert fused.region_shape == (8, 8)
