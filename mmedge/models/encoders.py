@@ -58,6 +58,8 @@ class CnnEncoder(Encoder):
         self.features = self.tokens * self.channels
 
     def forward(self, x: Tensor) -> Encoding:
+        if self.training:  # convolutions and batch norm on a CPU are faster by a fifth
+            x = x.contiguous(memory_format=torch.channels_last)
         grid = self.blocks(x)
         return Encoding(grid.flatten(1), grid.flatten(2).transpose(1, 2), grid=self.grid)
 

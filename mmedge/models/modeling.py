@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -104,6 +104,7 @@ class FusedModel(PreTrainedModel):
         labels: Tensor | None = None,
         region: Tensor | None = None,
         every_subset: bool = False,
+        shared: Mapping[str, Tensor] | None = None,
         **tensors: Tensor,
     ) -> FusedOutput:
         """One tensor [B, ...shape] by the name of each modality (zeros where it is absent), and presence bool [B, M] in
@@ -113,6 +114,8 @@ class FusedModel(PreTrainedModel):
         region: float32 [B, *region_shape], the share of each cell that the mask covers, -1 where there is no mask.
         every_subset: the batch becomes every non-empty subset of the modalities of every sample, so that the loss is
         the mean over them; the encoders run once.
+        shared: by the name of a modality whose tensor has fewer rows than the batch, int64 [B], the row that each
+        sample has: the questions about an image are asked of one encoding of it.
 
         Raises:
             InvalidArgument: a tensor is missing, or one is named like no modality.
@@ -120,6 +123,9 @@ class FusedModel(PreTrainedModel):
         if tensors.keys() != self.encoders.keys():
             raise InvalidArgument(f"tensors for {sorted(tensors)}: expected exactly {list(self.encoders)}")
         encodings: list[Encoding] = [encoder(tensors[name]) for name, encoder in self.encoders.items()]
+        for index, name in enumerate(self.encoders):
+            if shared is not None and name in shared:
+                encodings[index] = _select(encodings[index], shared[name], self._takes_tokens)
         if every_subset:
             masks = torch.tensor(list(product([False, True], repeat=len(encodings)))[1:], device=presence.device)
             subsets = (masks.unsqueeze(1) & presence).flatten(0, 1)

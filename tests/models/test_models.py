@@ -120,6 +120,15 @@ def test_the_gated_fusion_is_the_formula_of_its_docstring() -> None:
         torch.testing.assert_close(fusion(xs, presence(*flags)).vector, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("fusion", ["gated", "cross_attention"])
+def test_a_row_that_samples_share_is_encoded_once_and_counts_for_each_of_them(fusion: str) -> None:
+    model = FusedModel(config(fusion=fusion)).eval()
+    x, rows = inputs(), torch.tensor([1, 0, 1, 1])
+    expected = model(presence(1, 1), image=x["image"][rows], audio=x["audio"]).logits
+    found = model(presence(1, 1), shared={"image": rows}, image=x["image"][:2], audio=x["audio"]).logits
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_model_of_one_modality_trains_and_answers() -> None:
     only = {"audio": config().modalities["audio"]}
     model = FusedModel(config(modalities=only))
