@@ -43,10 +43,14 @@ class EmbeddingHead(nn.Module):
 class VqaHead(nn.Module):
     """An answer, and how relevant each part of the image is to it.
 
-    With y the fused embedding and t_i the image's tokens (plus a learned position):
+    With y the fused embedding, x_i the image's tokens and p_i learned positions:
 
-        m_i = (W_t t_i) * (W_y y)                      relevance logits r_i = W_r m_i, `scale`^2 of them per token
-        a = softmax over i of w_a . m_i                logits = W_2 ReLU(W_1 [y, sum of a_i W_v t_i])
+        t_i = LayerNorm(W_t x_i) + p_i
+        r_i = W_r ((W_k t_i) * (W_y y))        relevance logits, `scale`^2 cells per token
+        a_i = softmax of r over all cells, summed over those of token i
+        logits = W_2 ReLU(W_1 [y, sum of a_i t_i])
+
+    The answer reads the image through the map alone: it learns from where the map points, and the map from the answer.
 
     forward: y float32 [B, dim], the image's `Encoding`, its presence bool [B] -> logits float32 [B, answers] and
     relevance logits float32 [B, scale * rows, scale * columns].
@@ -56,23 +60,23 @@ class VqaHead(nn.Module):
         super().__init__()
         assert image.grid is not None
         self.grid, self.scale = image.grid, scale
-        self.positions = nn.Parameter(torch.randn(image.tokens, dim) * 0.1)
         self.token = nn.Linear(image.channels, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.positions = nn.Parameter(torch.randn(image.tokens, dim) * 0.1)
+        self.key = nn.Linear(dim, dim)
         self.question = nn.Linear(dim, dim)
-        self.value = nn.Linear(image.channels, dim)
-        self.attention = nn.Linear(dim, 1)
         self.relevance = nn.Linear(dim, scale * scale)
         self.answer = nn.Sequential(
-            nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * dim, answers)
+            nn.Linear(2 * dim, 4 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * dim, answers)
         )
 
     def forward(self, y: Tensor, image: Encoding, present: Tensor) -> tuple[Tensor, Tensor]:
-        matched = (self.token(image.tokens) + self.positions) * self.question(y).unsqueeze(1)
-        scores = self.attention(matched).squeeze(2)
-        context = (torch.softmax(scores, dim=1).unsqueeze(2) * self.value(image.tokens)).sum(dim=1)
-        context = context * present.unsqueeze(1).to(context.dtype)
-        cells = self.relevance(matched).transpose(1, 2).unflatten(2, self.grid)
-        relevance = functional.pixel_shuffle(cells, self.scale).squeeze(1)
+        tokens = self.norm(self.token(image.tokens)) + self.positions
+        cells = self.relevance(self.key(tokens) * self.question(y).unsqueeze(1))
+        attention = torch.softmax(cells.flatten(1), dim=1).unflatten(1, (tokens.shape[1], -1)).sum(dim=2)
+        context = (attention.unsqueeze(1) @ tokens).squeeze(1) * present.unsqueeze(1).to(tokens.dtype)
+        grid = cells.transpose(1, 2).unflatten(2, self.grid)
+        relevance = functional.pixel_shuffle(grid, self.scale).squeeze(1)
         relevance = relevance.masked_fill(~present[:, None, None], MASKED_SCORE)
         return self.answer(torch.cat([y, context], dim=1)), relevance
 

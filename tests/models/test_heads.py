@@ -114,6 +114,7 @@ def test_the_relevance_map_lies_over_the_image_row_by_row() -> None:
         for parameter in head.parameters():
             parameter.zero_()
         head.question.bias.fill_(1.0)
+        head.key.weight.copy_(torch.eye(16))
         head.positions[12, 0] = 1.0  # of a grid of 4 x 4: row 3, column 0
         head.relevance.weight[1, 0] = 5.0  # the upper right one of 2 x 2 cells
     presence = torch.ones(1, 3, dtype=torch.bool)
