@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmedge.data.folder import Sample, decode_file
@@ -18,9 +17,10 @@ from mmedge.evaluation import modality_subsets
 from mmedge.runtime import Preprocessor
 from mmedge.training.augment import augment_audio, augment_image, augment_text, mask_tensor
 from mmedge.training.recipe import Recipe
-from mmedge.training.sampling import Row, balanced, grouped, shuffled
+from mmedge.training.sampling import Row, balanced, by_image, by_label, shuffled
 
 _CACHE_BYTES = 256_000_000  # of decoded files, in each worker
+_NO_MIRROR = {"flip_horizontal": 0.0, "flip_vertical": 0.0, "transpose": 0.0}
 _AS_THEY_ARE = {"channels": "grey", "mean": [0.0], "std": [1.0]}
 
 
@@ -63,6 +63,7 @@ class TrainingStream(Dataset[dict[str, Any]]):
         self._multi_label = recipe.model.multi_label
         self._seed, self._modality_dropout = recipe.seed, recipe.training.modality_dropout
         self._draws = recipe.training.steps * recipe.training.batch_size
+        self._per_image = recipe.training.samples_per_image or 1
         self._row = _row(samples, labels, recipe)
         self._decode = _Cache()
 
@@ -92,7 +93,14 @@ class TrainingStream(Dataset[dict[str, Any]]):
             if name not in inputs:
                 item[name] = None
             elif name == "image":
-                pixels, mask = augment_image(inputs[name], self._augment[name], random, mask)
+                augment = self._augment[name]
+                if not augment.mirrors(sample.columns):
+                    augment = augment.model_copy(update=_NO_MIRROR)
+                # The samples that share an image share what happens to it.
+                shared = (
+                    None if self._per_image == 1 else np.random.default_rng([self._seed, 3, draw // self._per_image])
+                )
+                pixels, mask = augment_image(inputs[name], augment, shared or random, mask)
                 item[name] = self._preprocessors[name](pixels)
             else:
                 item[name] = self._tensor(name, inputs[name], random)
@@ -146,21 +154,29 @@ class _Cache:
 def _row(samples: Sequence[Sample], labels: Sequence[str], recipe: Recipe) -> Row:
     training = recipe.training
     if training.samples_per_label is not None:
-        return grouped(samples, recipe.seed, training.batch_size, training.samples_per_label)
+        return by_label(samples, recipe.seed, training.batch_size, training.samples_per_label)
+    if training.samples_per_image is not None:
+        assert recipe.model.modalities.image is not None
+        mirrors = recipe.model.modalities.image.augment.mirrors
+        return by_image(samples, recipe.seed, training.batch_size, training.samples_per_image, mirrors)
     if training.sampling == "balanced":
         return balanced(samples, labels, recipe.seed)
     return shuffled(samples, recipe.seed)
 
 
-def collate(items: Sequence[Mapping[str, Any]], zeros: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
+def collate(
+    items: Sequence[Mapping[str, Any]], zeros: Mapping[str, npt.NDArray[Any]], samples_per_image: int = 1
+) -> dict[str, Any]:
     """A batch for `FusedModel`: [B, ...shape] per modality of `zeros`, which stand in where an item has none;
     "presence" bool [B, M]; "labels" int64 [B], or float32 [B, labels]; "region" float32 [B, rows, columns] if the items
-    have it.
+    have it. Of every `samples_per_image` items, which show the same, the image is there once: "shared" says where.
     """
-    batch = {
-        name: torch.from_numpy(np.stack([zero if item[name] is None else item[name] for item in items]))
-        for name, zero in zeros.items()
-    }
+    batch: dict[str, Any] = {}
+    for name, zero in zeros.items():
+        rows = items[::samples_per_image] if name == "image" else items
+        batch[name] = torch.from_numpy(np.stack([zero if item[name] is None else item[name] for item in rows]))
+    if samples_per_image > 1:
+        batch["shared"] = {"image": torch.arange(len(items)) // samples_per_image}
     batch["presence"] = torch.tensor([[name in item["shown"] for name in zeros] for item in items])
     batch["labels"] = torch.from_numpy(np.array([item["label"] for item in items]))
     if "region" in items[0]:

@@ -164,6 +164,8 @@ class TrainingRecipe(Strict):
     """`balanced`: every class equally often, rare samples repeated."""
     samples_per_label: Positive | None = None
     """Batches of batch_size / K labels with this many samples K each, for `embedding`."""
+    samples_per_image: Positive | None = None
+    """Batches of batch_size / K images with this many samples K each; an image is encoded once for them."""
     modality_dropout: Fraction = 0.0
     """Probability that a sample is shown with only some of its modalities, at least one."""
     every_subset: bool = False
@@ -183,14 +185,19 @@ class TrainingRecipe(Strict):
             raise ValueError(
                 f"found batch_size {self.batch_size} in accumulate_steps {self.accumulate_steps}; expected equal parts"
             )
-        if self.samples_per_label is not None:
-            if self.batch_size % self.samples_per_label:
+        groups = {key: getattr(self, key) for key in ("samples_per_label", "samples_per_image")}
+        for key, size in groups.items():
+            if size is None:
+                continue
+            if self.batch_size // self.accumulate_steps % size:
                 raise ValueError(
-                    f"found batch_size {self.batch_size}; expected a multiple of samples_per_label "
-                    f"{self.samples_per_label}"
+                    f"found batch_size {self.batch_size} in accumulate_steps {self.accumulate_steps}; expected "
+                    f"each part a multiple of {key} {size}"
                 )
             if self.sampling != "shuffled":
-                raise ValueError("samples_per_label draws by label already; expected no sampling beside it")
+                raise ValueError(f"{key} draws in groups already; expected no sampling beside it")
+        if None not in groups.values():
+            raise ValueError("found samples_per_label and samples_per_image; expected one of them")
         if self.patience is not None and self.evaluate_every is None:
             raise ValueError("patience counts evaluations; expected evaluate_every beside it")
         return self
@@ -245,6 +252,8 @@ class Recipe(Strict):
             raise ValueError(f"model.multi_label with head {model.head}; expected head classification")
         if model.head == "vqa" and model.modalities.image is None:
             raise ValueError("model.head vqa points at a place in an image; expected model.modalities.image")
+        if training.samples_per_image is not None and model.modalities.image is None:
+            raise ValueError("training.samples_per_image groups by image; expected model.modalities.image")
         if model.head == "embedding":
             for key in ("label_smoothing", "sampling"):
                 if getattr(training, key) != type(training).model_fields[key].default:

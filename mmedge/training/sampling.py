@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,30 +56,54 @@ def balanced(samples: Sequence[Sample], labels: Sequence[str], seed: int) -> Row
     return row
 
 
-def grouped(samples: Sequence[Sample], seed: int, batch_size: int, samples_per_label: int) -> Row:
+def by_label(samples: Sequence[Sample], seed: int, batch_size: int, samples_per_label: int) -> Row:
     """Batches of P labels with K = `samples_per_label` samples each (Hermans et al. 2017, "In defense of the triplet
     loss", 2), P = batch_size / K. A label of fewer than K samples repeats them.
 
     Raises:
         DataError: fewer than P labels.
     """
-    groups = list(_members(samples).values())
-    most = batch_size // samples_per_label
+    return _grouped(list(_members(samples).values()), "labels", seed, batch_size, samples_per_label)
+
+
+def by_image(
+    samples: Sequence[Sample],
+    seed: int,
+    batch_size: int,
+    samples_per_image: int,
+    mirrors: Callable[[Mapping[str, Any]], bool],
+) -> Row:
+    """Batches of P images with K = `samples_per_image` samples each, P = batch_size / K. An image of fewer than K
+    samples repeats them. `mirrors` says which columns allow a mirrored image; the K samples are all of one kind.
+
+    Raises:
+        DataError: fewer than P images, or a sample without one.
+    """
+    groups: dict[Any, list[int]] = {}
+    for index, sample in enumerate(samples):
+        if "image" not in sample.files:
+            raise DataError(f"samples_per_image: the train split's line {sample.line} has no image; leave it out")
+        groups.setdefault((sample.files["image"], mirrors(sample.columns)), []).append(index)
+    return _grouped(list(groups.values()), "images", seed, batch_size, samples_per_image)
+
+
+def _grouped(groups: Sequence[Sequence[int]], what: str, seed: int, batch_size: int, size: int) -> Row:
+    most = batch_size // size
     if len(groups) < most:
         raise DataError(
-            f"found {len(groups)} labels in the train split; batches of {batch_size} with {samples_per_label} of each "
-            f"label need {most}"
+            f"found {len(groups)} {what} in the train split; batches of {batch_size} with {size} samples of each need "
+            f"{most}"
         )
     order = Shuffles(len(groups), seed, 0)
     within = [Shuffles(len(group), seed, 2, index) for index, group in enumerate(groups)]
-    batches = len(groups) // most  # in one shuffle of the labels; those left over wait for the next
+    batches = len(groups) // most  # in one shuffle of the groups; those left over wait for the next
 
     def row(draw: int) -> int:
         batch, position = divmod(draw, batch_size)
         shuffle, part = divmod(batch, batches)
-        place, number = divmod(position, samples_per_label)
+        place, number = divmod(position, size)
         group = order[shuffle * len(groups) + part * most + place]
-        return groups[group][within[group][shuffle * samples_per_label + number]]
+        return groups[group][within[group][shuffle * size + number]]
 
     return row
 

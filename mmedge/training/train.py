@@ -112,7 +112,9 @@ def train(
             model=model,
             args=args,
             train_dataset=stream,
-            data_collator=partial(collate, zeros=stream.zeros),
+            data_collator=partial(
+                collate, zeros=stream.zeros, samples_per_image=recipe.training.samples_per_image or 1
+            ),
             callbacks=[*board, *_callbacks(recipe, average, report)],
             every_subset=recipe.training.every_subset,
             average=average,
@@ -231,12 +233,14 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     training, gpu, processes = recipe.training, torch.cuda.is_available(), PartialState().num_processes
     if training.precision == "fp16" and not gpu:
         raise RecipeError("training.precision: fp16 needs a GPU and there is none; expected fp32 or bf16")
-    parts = training.accumulate_steps * processes
+    parts = training.accumulate_steps * processes * (training.samples_per_image or 1)
     if training.batch_size % parts:
         raise RecipeError(
             f"training.batch_size: found {training.batch_size} for {processes} processes times "
-            f"{training.accumulate_steps} accumulate_steps; expected a multiple of {parts}"
+            f"{training.accumulate_steps} accumulate_steps times {training.samples_per_image or 1} samples_per_image; "
+            f"expected a multiple of {parts}"
         )
+    parts = training.accumulate_steps * processes
     args = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=training.steps,

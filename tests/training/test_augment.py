@@ -125,6 +125,7 @@ def test_flips_are_as_likely_as_asked_for() -> None:
     for augment, flipped in (
         (ImageAugment(flip_horizontal=0.25), pixels[:, ::-1]),
         (ImageAugment(flip_vertical=0.25), pixels[::-1]),
+        (ImageAugment(transpose=0.25), pixels.T),
     ):
         found = [np.array_equal(augment_image(pixels, augment, generator(seed))[0], flipped) for seed in range(400)]
         assert np.mean(found) == pytest.approx(0.25, abs=0.06)

@@ -6,7 +6,7 @@ import pytest
 
 from mmedge.data.folder import Sample
 from mmedge.runtime.errors import DataError
-from mmedge.training.sampling import balanced, grouped, shuffled
+from mmedge.training.sampling import balanced, by_image, by_label, shuffled
 
 
 def rows(**counts: int) -> list[Sample]:
@@ -53,7 +53,7 @@ def test_balanced_draws_a_sample_of_several_labels_for_each_and_one_of_none_too(
 
 def test_groups_are_labels_with_as_many_samples_each() -> None:
     samples = rows(a=4, b=9, c=2, d=5, e=1, f=6, g=8)
-    row = grouped(samples, seed=0, batch_size=12, samples_per_label=4)
+    row = by_label(samples, seed=0, batch_size=12, samples_per_label=4)
     met: Counter[str] = Counter()
     for batch in range(70):
         drawn = [row(draw) for draw in range(batch * 12, batch * 12 + 12)]
@@ -68,6 +68,11 @@ def test_groups_are_labels_with_as_many_samples_each() -> None:
     assert {row(draw) for draw in range(70 * 12)} == set(range(len(samples)))
 
 
+def test_a_row_without_an_image_cannot_be_grouped_by_image() -> None:
+    with pytest.raises(DataError, match=r"line \d+ has no image"):
+        by_image(rows(a=4), seed=0, batch_size=4, samples_per_image=2, mirrors=lambda columns: True)
+
+
 def test_groups_need_enough_labels() -> None:
     with pytest.raises(DataError, match="found 2 labels"):
-        grouped(rows(a=4, b=4), seed=0, batch_size=12, samples_per_label=4)
+        by_label(rows(a=4, b=4), seed=0, batch_size=12, samples_per_label=4)

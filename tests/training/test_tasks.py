@@ -10,13 +10,14 @@ from typing import Any
 import families
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
 from mmedge.models import load_checkpoint
 from mmedge.runtime.errors import DataError, RecipeError
 from mmedge.training.build import build_model, read_data, write_tokenizer
-from mmedge.training.dataset import TrainingStream
+from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.recipe import Recipe
 from mmedge.training.tokenizer import read_vocabulary, train_tokenizer
 from mmedge.training.train import train
@@ -93,6 +94,51 @@ def prepared(values: dict[str, Any], folder: Path) -> tuple[Recipe, TrainingStre
         TrainingStream(samples, labels, recipe, parts, directory=folder, region_shape=model.region_shape),
         model,
     )
+
+
+def test_samples_of_an_image_are_drawn_together_moved_alike_and_encoded_once(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    image = values["model"]["modalities"]["image"]
+    image["augment"] = {"flip_horizontal": 0.5, "flip_vertical": 0.5, "transpose": 0.5}
+    values["training"] |= {"steps": 6, "samples_per_image": 2}
+    _, stream, model = prepared(values, tmp_path)
+    items = [stream[draw] for draw in range(36)]
+    moved = 0
+    for first, second in zip(range(0, 36, 2), range(1, 36, 2), strict=True):
+        samples = stream.sample(first), stream.sample(second)
+        assert samples[0].files["image"] == samples[1].files["image"]
+        assert samples[0].text != samples[1].text
+        np.testing.assert_array_equal(items[first]["image"], items[second]["image"])
+        plain = stream._preprocessors["image"](samples[0].load()["image"])
+        moved += not np.array_equal(items[first]["image"], plain)
+    assert 8 < moved < 18
+
+    model.eval()
+    whole, shared = collate(items[:6], stream.zeros), collate(items[:6], stream.zeros, 2)
+    assert (len(whole["image"]), len(shared["image"])) == (6, 3)
+    torch.testing.assert_close(model(**shared).loss, model(**whole).loss)
+    assert np.isfinite(train(Recipe.model_validate(values)).losses).all()
+
+
+def test_only_rows_that_allow_it_are_mirrored(values: dict[str, Any], tmp_path: Path) -> None:
+    lines = [
+        json.loads(line) | {"asks": "side" if "side" in line else "colour"}
+        for line in (Path(values["data"]) / "train/metadata.jsonl").read_text().splitlines()
+    ]
+    for split in ("train", "validation"):
+        shutil.copytree(Path(values["data"]) / split, tmp_path / "set" / split)
+    (tmp_path / "set/train/metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    image = values["model"]["modalities"]["image"]
+    image["augment"] = {"flip_horizontal": 1.0, "mirror_where": {"asks": "colour"}}
+    values |= {"data": str(tmp_path / "set")}
+    values["training"] |= {"steps": 6, "samples_per_image": 2}
+    _, stream, _ = prepared(values, tmp_path)
+    for draw in range(36):
+        sample = stream.sample(draw)
+        plain = stream._preprocessors["image"](sample.load()["image"])
+        expected = plain[:, :, ::-1] if sample.columns["asks"] == "colour" else plain
+        np.testing.assert_allclose(stream[draw]["image"], expected, atol=1e-5)
 
 
 def test_a_region_is_the_share_of_each_cell_that_the_moved_mask_covers(values: dict[str, Any], tmp_path: Path) -> None:

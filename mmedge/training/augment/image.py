@@ -37,8 +37,10 @@ def augment_image(
         planes = [plane[:, ::-1] for plane in planes]
     if augment.flip_vertical and random.random() < augment.flip_vertical:
         planes = [plane[::-1] for plane in planes]
+    if augment.transpose and random.random() < augment.transpose:
+        planes = [plane.swapaxes(0, 1) for plane in planes]
     moved = _noisy(_coloured(planes[0], augment, random), augment, random)
-    return np.ascontiguousarray(moved), None if mask is None else planes[1].astype(np.bool_, copy=False)
+    return np.ascontiguousarray(moved), None if mask is None else np.ascontiguousarray(planes[1])
 
 
 def _rectangle(

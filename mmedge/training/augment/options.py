@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -37,6 +38,10 @@ class ImageAugment(Strict):
     """Probability of a mirror image, left and right exchanged."""
     flip_vertical: Fraction = 0.0
     """Probability of a mirror image, top and bottom exchanged."""
+    transpose: Fraction = 0.0
+    """Probability of a mirror image, rows and columns exchanged."""
+    mirror_where: dict[str, bool | int | float | str] | None = None
+    """Mirror only rows whose columns have these values: the others have another answer in a mirror; null: all rows."""
     brightness: BelowOne = 0.0
     """All values times a factor drawn from 1 - this to 1 + this."""
     contrast: BelowOne = 0.0
@@ -56,6 +61,10 @@ class ImageAugment(Strict):
         if value is not None and not 0 < value[0] <= value[1] <= 1:
             raise ValueError(f"found {list(value)}; expected [smallest, largest] share of the area, above 0, at most 1")
         return value
+
+    def mirrors(self, columns: Mapping[str, Any]) -> bool:
+        """Whether a row with these columns may be flipped and transposed."""
+        return all(columns.get(name) == value for name, value in (self.mirror_where or {}).items())
 
 
 class AudioAugment(Strict):
