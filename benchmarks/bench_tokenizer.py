@@ -29,7 +29,10 @@ from mmedge.runtime.native import check, lib, struct
 from mmedge.runtime.preprocessor import Preprocessor
 
 QUESTION = "What is the shape of the object that is closest to the red square?"
-SCRIPTS = "Где красный круг? 赤い丸の右は何ですか。 빨간 원의 오른쪽은 무엇입니까? ما هو الشكل؟ लाल वृत्त Ποιο σχήμα; où est-il? "
+SCRIPTS = (
+    "Где красный круг? 赤い丸の右は何ですか。 빨간 원의 오른쪽은 무엇입니까? "
+    "ما هو الشكل؟ लाल वृत्त Ποιο σχήμα; où est-il? "
+)
 MAX_LENGTHS = {"question": 64, "1_kB": 512, "100_kB": 1 << 16, "1_kB_of_scripts": 1024}
 
 
