@@ -28,7 +28,7 @@ void Preprocess::reset_audio() { refuse_audio(); }
 void Preprocess::refuse_audio() const { fail(MME_INVALID_ARGUMENT, "this input takes ", modality(), ", not audio"); }
 
 std::shared_ptr<const Tokenizer> PreprocessFiles::tokenizer(const std::string& name) {
-  const std::lock_guard lock(mutex_);
+  const std::scoped_lock lock(mutex_);
   auto& tokenizer = tokenizers_[name];
   if (tokenizer == nullptr) {
     const std::vector<uint8_t> bytes = read_(name);

@@ -121,12 +121,6 @@ class Bert : public Normalizer {
   bool clean_, chinese_, lowercase_, strip_;
 };
 
-size_t count_points(std::string_view text) {
-  size_t count = 0;
-  for (size_t at = 0; at < text.size(); at += utf8_length(text[at])) ++count;
-  return count;
-}
-
 // Bytes of the first `count` code points.
 size_t first_points(std::string_view text, size_t count) {
   size_t at = 0;
@@ -144,8 +138,8 @@ class Precompiled : public Normalizer {
     std::string& output = scratch.text;
     output.clear();
     size_t from_start = 0, at = 0;
-    // Each code point stands for the one that stood in its place, those beyond for the last. What is dropped at the very
-    // beginning leaves its place to what follows.
+    // Each code point stands for the one that stood in its place, those beyond for the last. What is dropped at the
+    // very beginning leaves its place to what follows.
     const auto add = [&](std::string_view part, std::string_view content) {
       const size_t start = std::min(part.size(), text.from_start - std::min(text.from_start, at));
       if (start == part.size()) {

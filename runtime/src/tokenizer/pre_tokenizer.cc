@@ -96,7 +96,7 @@ class Metaspace : public PreTokenizer {
     if (fields.has("prepend_scheme")) {
       const std::string scheme = fields.string("prepend_scheme");
       if (scheme != "always" && scheme != "first" && scheme != "never") {
-        fields.wrong("prepend_scheme", "\"always\", \"first\" or \"never\"");
+        fields.wrong("prepend_scheme", R"("always", "first" or "never")");
       }
       prepend_ = scheme != "never";
       only_first_ = scheme == "first";

@@ -60,8 +60,7 @@ class WordPiece : public TokenModel {
 
   void tokenize(std::string_view piece, TokenScratch& /*scratch*/, std::vector<int32_t>& ids) const override {
     const size_t before = ids.size();
-    const auto points = std::count_if(piece.begin(), piece.end(), [](char byte) { return (byte & 0xc0) != 0x80; });
-    bool known = static_cast<size_t>(points) <= most_;
+    bool known = count_points(piece) <= most_;
     for (size_t begin = 0; known && begin < piece.size();) {
       int32_t id = -1;
       size_t end = begin;

@@ -47,6 +47,12 @@ inline size_t utf8_length(char lead) {
   return byte < 0x80 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
 }
 
+inline size_t count_points(std::string_view text) {
+  size_t count = 0;
+  for (const char byte : text) count += (byte & 0xc0) != 0x80 ? 1 : 0;
+  return count;
+}
+
 // The code point at `at`, which moves behind it; the text is valid.
 inline char32_t decode_utf8(std::string_view text, size_t& at) {
   const auto next = [&] { return static_cast<uint8_t>(text[at++]); };

@@ -6,7 +6,7 @@
 namespace mmedge {
 
 Vocabulary::Vocabulary(std::vector<std::pair<std::string, int32_t>> tokens) {
-  std::stable_sort(tokens.begin(), tokens.end(), [](auto& a, auto& b) { return a.first < b.first; });
+  std::sort(tokens.begin(), tokens.end());
   // The tokens that begin alike, and with how many bytes: a node still to be written. Level by level.
   struct Range {
     size_t first, last, length;

@@ -16,7 +16,7 @@ class Vocabulary {
   static constexpr Node kRoot = 0, kNone = UINT32_MAX;
 
   Vocabulary() = default;
-  // Of tokens and their ids; of equal tokens the last one counts.
+  // Of tokens and their ids; of equal tokens the one with the highest id counts.
   explicit Vocabulary(std::vector<std::pair<std::string, int32_t>> tokens);
 
   // The node one byte further, or kNone.
