@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizer_files import MOST_TOKENS, Pair, byte_tokenizer, charsmap
 from tokenizers import (
@@ -203,6 +203,10 @@ STEPS = {
         [normalizers.Precompiled(charsmap("nmt_nfkc"))],
         pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), METASPACE(prepend_scheme="first")]),
     ),
+    "first behind punctuation": (
+        [normalizers.Precompiled(charsmap("nmt_nfkc"))],
+        pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), METASPACE(prepend_scheme="first")]),
+    ),
     "first behind a removal": (
         [normalizers.Strip(), normalizers.Replace("a", ""), normalizers.Replace(Regex(" {2,}"), " ")],
         METASPACE(prepend_scheme="first"),
@@ -220,6 +224,10 @@ STEPS = {
 
 @settings(max_examples=80, deadline=None)
 @given(text=TEXTS)
+# One character becomes several words or marks, beside one that is dropped.
+@example(text="\x07\u2026.\u0301")
+@example(text="\u2026\x07.")
+@example(text="\ufdfa\u0323\ufb01")
 @pytest.mark.parametrize("name", STEPS)
 def test_any_text_is_changed_as_the_reference_changes_it(
     name: str, text: str, tmp_path_factory: pytest.TempPathFactory

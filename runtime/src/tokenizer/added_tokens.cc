@@ -9,17 +9,10 @@
 namespace mmedge {
 namespace {
 
-// The last code point of a text that is not empty.
-char32_t last_point(std::string_view text, size_t& begin) {
-  begin = text.size() - 1;
-  while ((text[begin] & 0xc0) == 0x80) --begin;
-  size_t at = begin;
-  return decode_utf8(text, at);
-}
-
 bool ends_with_word(std::string_view text) {
-  size_t begin = 0;
-  return !text.empty() && Unicode::get().is(last_point(text, begin), kWord);
+  if (text.empty()) return false;
+  size_t at = last_point(text);
+  return Unicode::get().is(decode_utf8(text, at), kWord);
 }
 
 bool starts_with_word(std::string_view text) {
@@ -28,8 +21,11 @@ bool starts_with_word(std::string_view text) {
 }
 
 size_t without_space_at_end(std::string_view text) {
-  for (size_t begin = 0; !text.empty(); text = text.substr(0, begin)) {
-    if (!Unicode::get().is(last_point(text, begin), kWhitespace)) break;
+  while (!text.empty()) {
+    const size_t begin = last_point(text);
+    size_t at = begin;
+    if (!Unicode::get().is(decode_utf8(text, at), kWhitespace)) break;
+    text = text.substr(0, begin);
   }
   return text.size();
 }

@@ -138,18 +138,24 @@ class Precompiled : public Normalizer {
     std::string& output = scratch.text;
     output.clear();
     size_t from_start = 0, at = 0;
-    // Each code point stands for the one that stood in its place, those beyond for the last. What is dropped at the
-    // very beginning leaves its place to what follows.
+    bool extra = false;  // whether the last code point written was one beyond its entry's own
+    // Each code point stands for the next one of the text, those beyond an entry's own for its last. What is dropped at
+    // the very beginning is not counted, so that what follows stands for it; what is dropped later is stood for by the
+    // code point before it, if that was one beyond.
     const auto add = [&](std::string_view part, std::string_view content) {
-      const size_t start = std::min(part.size(), text.from_start - std::min(text.from_start, at));
-      if (start == part.size()) {
-        from_start = output.size() + content.size();
-      } else if (start > 0 || (text.from_start > 0 && from_start == 0)) {
-        const size_t points = std::max(count_points(part.substr(0, start)), size_t{1});
+      if (at >= text.from_start) {
+        if (content.empty() && extra) from_start -= std::min(from_start, output.size() - last_point(output));
+        extra = false;
+      } else if (!(output.empty() && content.empty())) {
+        const auto rest = std::string_view(text.text).substr(at);
+        const auto replaced = rest.substr(0, first_points(rest, count_points(part)));
+        const size_t start = std::min(replaced.size(), text.from_start - at);
+        const size_t points = start == replaced.size() ? SIZE_MAX : count_points(replaced.substr(0, start));
         from_start = output.size() + first_points(content, points);
+        at += replaced.size();
+        extra = points == SIZE_MAX && count_points(content) > count_points(part);
       }
       output.append(content);
-      at += part.size();
     };
     Graphemes graphemes(text.text);
     for (std::string_view cluster = graphemes.next(); !cluster.empty(); cluster = graphemes.next()) {

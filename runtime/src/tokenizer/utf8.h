@@ -53,6 +53,13 @@ inline size_t count_points(std::string_view text) {
   return count;
 }
 
+// Where the last code point of a text begins that is not empty.
+inline size_t last_point(std::string_view text) {
+  size_t begin = text.size() - 1;
+  while ((text[begin] & 0xc0) == 0x80) --begin;
+  return begin;
+}
+
 // The code point at `at`, which moves behind it; the text is valid.
 inline char32_t decode_utf8(std::string_view text, size_t& at) {
   const auto next = [&] { return static_cast<uint8_t>(text[at++]); };
