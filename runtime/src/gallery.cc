@@ -30,6 +30,7 @@ void check_name(std::string_view name) {
   if (const size_t wrong = first_invalid_utf8(name); wrong < name.size()) {
     fail(MME_INVALID_ARGUMENT, "the name is not UTF-8: byte ", wrong, " is wrong");
   }
+  if (name.find('\0') != std::string_view::npos) fail(MME_INVALID_ARGUMENT, "the name holds a zero byte");
 }
 
 }  // namespace
@@ -42,6 +43,7 @@ NamedGallery::NamedGallery(size_t dimension, int32_t metric, std::string model)
   if (metric < MME_COSINE || metric > MME_EUCLIDEAN) {
     fail(MME_INVALID_ARGUMENT, "metric is ", metric, "; expected a mme_metric");
   }
+  if (model_.find('\0') != std::string::npos) fail(MME_INVALID_ARGUMENT, "the model's hash holds a zero byte");
 }
 
 void NamedGallery::check_embedding(std::span<const float> embedding) const {

@@ -320,6 +320,8 @@ TEST_F(GalleryFileTest, WhatNoGalleryHoldsIsRefusedThoughItsDigestFits) {
             std::string::npos);
   EXPECT_NE(refused(names_at, std::string("\xff\0\0\0", 4)).find("cut short"), std::string::npos);
   EXPECT_NE(refused(names_at + 4, "\x80").find("UTF-8"), std::string::npos);
+  EXPECT_NE(refused(names_at + 5, std::string(1, 0)).find("zero byte"), std::string::npos);
+  EXPECT_NE(refused(names_at - 2, std::string(1, 0)).find("zero byte"), std::string::npos);
   EXPECT_NE(refused(0, "X").find("not a gallery"), std::string::npos);
   EXPECT_NE(refused(8, "\2").find("update mmedge"), std::string::npos);
   EXPECT_NE(refused(12, "\3").find("metric"), std::string::npos);
