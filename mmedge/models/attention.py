@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import log10, pi, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,24 @@ from torch import Tensor, nn
 # The lowest value of float16: exp(score - max) is exactly zero in every floating type, and a row with nothing to
 # attend to stays finite.
 MASKED_SCORE = -65504.0
+
+
+def start_of_positions(tokens: int, dim: int, grid: tuple[int, int] | None) -> nn.Parameter:
+    """Learned positions as they begin, float32 [tokens, dim]: noise, or sines and cosines of row and column where the
+    tokens form a `grid` (rows, columns), as in Vaswani et al. 2017, 3.5, per axis: near and far are then dot products
+    from the start. Beside layer-normed tokens they are large enough to be seen and drown nothing.
+    """
+    if grid is None:
+        return nn.Parameter(torch.randn(tokens, dim) * 0.1)
+    # From three cells to three times the grid: no wave is shorter than can be told apart, none too long to tell ends.
+    waves = 2 * pi / torch.logspace(log10(3), log10(3 * max(grid)), max(dim // 4, 1))
+    axes = [torch.arange(count)[:, None] * waves for count in grid]
+    rows, columns = (torch.cat([axis.sin(), axis.cos()], dim=1) for axis in axes)
+    shape = *grid, rows.shape[1]
+    waved = torch.cat([rows[:, None].expand(shape), columns[None].expand(shape)], dim=2).flatten(0, 1)
+    positions = torch.zeros(tokens, dim)
+    positions[:, : waved.shape[1]] = 0.5 * waved[:, :dim]
+    return nn.Parameter(positions)
 
 
 class Attention(nn.Module):

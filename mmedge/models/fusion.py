@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmedge.models.attention import MASKED_SCORE, CrossAttentionLayer
+from mmedge.models.attention import MASKED_SCORE, CrossAttentionLayer, start_of_positions
 from mmedge.models.encoders import Encoder, Encoding
 
 EPSILON = 1e-5  # of the layer norms
@@ -149,8 +149,8 @@ class CrossAttentionFusion(nn.Module):
         self.asking = asking
         self.projections = nn.ModuleList(nn.Linear(encoder.channels, dim) for encoder in encoders)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in encoders)
-        self.positions = nn.ParameterList(_start(encoder.tokens, dim) for encoder in encoders)
-        self.query, self.null = _start(1, dim), _start(1, dim)
+        self.positions = nn.ParameterList(start_of_positions(encoder.tokens, dim, encoder.grid) for encoder in encoders)
+        self.query, self.null = (start_of_positions(1, dim, None) for _ in range(2))
         self.layers = nn.ModuleList(CrossAttentionLayer(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
@@ -177,11 +177,6 @@ class CrossAttentionFusion(nn.Module):
         for layer in self.layers:
             x = layer(x, mask, memory, memory_mask)
         return Fused(self.norm(x[:, 0]))
-
-
-def _start(tokens: int, dim: int) -> nn.Parameter:
-    # Beside layer-normed tokens: large enough to be seen, small enough not to drown what they say.
-    return nn.Parameter(torch.randn(tokens, dim) * 0.1)
 
 
 # Of one vector per modality; `cross_attention` takes their tokens.

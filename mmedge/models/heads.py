@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmedge.models.attention import MASKED_SCORE
+from mmedge.models.attention import MASKED_SCORE, start_of_positions
 from mmedge.models.encoders import Encoder, Encoding
 from mmedge.runtime.errors import InvalidArgument
 
@@ -62,7 +62,7 @@ class VqaHead(nn.Module):
         self.grid, self.scale = image.grid, scale
         self.token = nn.Linear(image.channels, dim)
         self.norm = nn.LayerNorm(dim)
-        self.positions = nn.Parameter(torch.randn(image.tokens, dim) * 0.1)
+        self.positions = start_of_positions(image.tokens, dim, image.grid)
         self.key = nn.Linear(dim, dim)
         self.question = nn.Linear(dim, dim)
         self.relevance = nn.Linear(dim, scale * scale)
