@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Task:
     it is of too; labels: its classes or answers; settings: what else a manifest says of the task.
     """
 
-    name: str
+    name: Literal["classification", "embedding", "vqa"]
     outputs: tuple[str, ...]
     labels: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import transformers
 
@@ -13,6 +13,7 @@ from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
 from mmedge.export.bundle import ExportedBundle, Task, export_bundle
 from mmedge.export.targets import Target
+from mmedge.metrics import Metric
 from mmedge.models import FusedModel, MmedgeConfig, load_checkpoint, modality_of, tensor_shape
 from mmedge.runtime import Session
 from mmedge.runtime.errors import CheckpointError, InvalidArgument
@@ -42,7 +43,7 @@ def bundle_task(model: FusedModel) -> Task:
     if config.head == "embedding":
         return Task("embedding", model.output_names, settings={"metric": config.metric})
     settings = {"multi_label": True} if config.multi_label else {}
-    return Task(config.head, model.output_names, tuple(config.labels), settings)
+    return Task(cast(Any, config.head), model.output_names, tuple(config.labels), settings)
 
 
 def training_data(checkpoint: Path) -> Path:
@@ -80,7 +81,7 @@ def export_checkpoint(
     if parity_samples < 1:
         raise InvalidArgument(f"found {parity_samples} samples for the parity gate; expected at least 1")
     model = load_checkpoint(checkpoint)
-    inputs = bundle_inputs(model.config)
+    inputs, task = bundle_inputs(model.config), bundle_task(model)
     modalities = [entry.name for entry in inputs]
     labels = model.config.labels
     # An embedding knows no classes: it is asked about others than those it was trained on.
@@ -97,9 +98,9 @@ def export_checkpoint(
             samples,
             modalities,
             labels,
-            task=model.config.head,
+            task=task.name,
             multi_label=model.config.multi_label,
-            metric=model.config.metric,
+            metric=cast(Metric, model.config.metric),
             progress=lambda done, total: progress("accuracy", done, total),
         )
         return {
@@ -115,7 +116,7 @@ def export_checkpoint(
         model,
         destination,
         inputs=inputs,
-        task=bundle_task(model),
+        task=task,
         target=target,
         samples=[(f"{split}/metadata.jsonl, line {sample.line}", sample.load()) for sample in chosen],
         score=score,

@@ -73,7 +73,7 @@ class VqaHead(nn.Module):
     def forward(self, y: Tensor, image: Encoding, present: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.norm(self.token(image.tokens)) + self.positions
         cells = self.relevance(self.key(tokens) * self.question(y).unsqueeze(1))
-        attention = torch.softmax(cells.flatten(1), dim=1).unflatten(1, (tokens.shape[1], -1)).sum(dim=2)
+        attention = torch.softmax(cells.flatten(1), dim=1).reshape(cells.shape).sum(dim=2)
         context = (attention.unsqueeze(1) @ tokens).squeeze(1) * present.unsqueeze(1).to(tokens.dtype)
         grid = cells.transpose(1, 2).unflatten(2, self.grid)
         relevance = functional.pixel_shuffle(grid, self.scale).squeeze(1)

@@ -165,7 +165,9 @@ TEST_F(SessionTest, ResultsAreReadInOrderOnly) {
   run(session);
   EXPECT_EQ(mme_session_output(session, 0, &output), MME_OK);
   EXPECT_STREQ(output.name, "logits");
-  EXPECT_EQ(mme_session_output(session, 1, &output), MME_INVALID_ARGUMENT);
+  EXPECT_EQ(mme_session_output(session, 1, &output), MME_OK);
+  EXPECT_STREQ(output.name, "modality_weights");
+  EXPECT_EQ(mme_session_output(session, 2, &output), MME_INVALID_ARGUMENT);
 }
 
 TEST_F(SessionTest, MisusedHandlesGiveAStatus) {
