@@ -133,12 +133,22 @@ def test_an_interrupt_keeps_the_finished_trials(values: dict[str, Any], write_re
     path = write_recipe(values)
     command = [sys.executable, "-m", "mmedge", "tune", str(path), "--trials", "100", "--json"]
     storage = Path(values["output"]) / "tune" / "study.db"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and _begun(storage) < 2:
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGINT)
-        printed, said = process.communicate(timeout=60)
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore it, and so would the command when the tests are one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and _begun(storage) < 2:
+                time.sleep(0.05)
+            os.kill(process.pid, signal.SIGINT)
+            printed, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, said
     found = json.loads(printed)
     assert 2 <= len(found["trials"]) < 100
