@@ -98,7 +98,8 @@ def test_predict_gives_what_the_session_gives_for_the_same_files(client: httpx.C
     answer = client.post(f"{MODEL}/predict", files={"image": ("7.png", image), "audio": ("seven.flac", audio)})
     expected = Session(digits_bundle).run(image=decode_image(image), audio=decode_audio(audio))
     payload = answer.json()
-    assert set(payload) == {"model", "label", "score", "scores", "timings_us"}
+    assert set(payload) == {"model", "label", "score", "scores", "input_weights", "timings_us"}
+    assert payload["input_weights"] == expected.input_weights
     assert (payload["model"], payload["label"], payload["score"]) == (
         "digits",
         expected.label,
