@@ -201,6 +201,7 @@ constexpr size_t kBlock = 2048;  // rows: their scores stay in L1, and the query
 
 }  // namespace
 
+// NOLINTNEXTLINE(misc-const-correctness): Highway's table hides the write
 void similarity_scores(const Gallery& gallery, mme_metric metric, std::span<const float> query, float* scores) {
   HWY_DYNAMIC_DISPATCH(run)(gallery, metric, query, scores);
 }
