@@ -336,6 +336,7 @@ TEST(Parameters, AMistakeIsNamed) {
   EXPECT_NE(message(replaced("\"n_fft\": 400", "\"n_fft\": 1e99")).find("\"n_fft\""), std::string::npos);
   EXPECT_NE(message(replaced("\"n_fft\": 400", "\"n_fft\": 401")).find("even"), std::string::npos);
   EXPECT_NE(message(replaced("\"power\": 2", "\"power\": 1.5")).find("\"power\""), std::string::npos);
+  EXPECT_NE(message(replaced("\"f_max\": 8000", "\"f_max\": 1e-310")).find("at least f_min + 1"), std::string::npos);
   EXPECT_NE(message(replaced("\"f_max\": 8000", "\"f_max\": 9000")).find("\"f_max\""), std::string::npos);
   EXPECT_NE(message(replaced("\"log\": \"natural\"", "\"log\": \"ln\"")).find("\"natural\" or \"log10\""),
             std::string::npos);

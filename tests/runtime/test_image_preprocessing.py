@@ -434,6 +434,9 @@ def test_the_preprocessor_tells_its_type_and_shape() -> None:
         ({"dtype": "uint8", "std": [1, 1, 1]}, r'"std" is .*; expected 1/255 each: "dtype" "uint8" holds the levels'),
         ({"layout": "tiled"}, '"layout" is "tiled"'),
         ({"mean": [0]}, '"mean" is'),
+        ({"mean": [0, 0, 10**40]}, r'"mean" is .*; expected 3 number\(s\), each from -1e\+06 to 1e\+06'),
+        ({"std": [1, 1, 10**40]}, r'"std" is .*; expected 3 number\(s\), each from 1e-06 to 1e\+06'),
+        ({"dtype": "float16", "std": [1, 1, 1e-6]}, '"std" is .*; expected values within .*65504 .*; these reach 1e'),
     ],
 )
 def test_a_wrong_parameter_is_named(change: dict[str, Any], message: str) -> None:

@@ -191,8 +191,9 @@ std::unique_ptr<Preprocess> make_audio_preprocess(const nlohmann::json& json) {
   if (json.at("power") != 1.0 && json.at("power") != 2.0) {
     fail(MME_INVALID_ARGUMENT, "preprocess: \"power\" is ", json.at("power").dump(), "; expected 1 or 2");
   }
-  if (spec.f_max <= spec.f_min) {
-    fail(MME_INVALID_ARGUMENT, "preprocess: \"f_max\" is ", spec.f_max, "; expected more than f_min, ", spec.f_min);
+  if (spec.f_max < spec.f_min + 1.0) {
+    fail(MME_INVALID_ARGUMENT, "preprocess: \"f_max\" is ", spec.f_max, "; expected at least f_min + 1 Hz, ",
+         spec.f_min + 1.0);
   }
   auto preprocess = std::make_unique<AudioPreprocess>(spec, static_cast<size_t>(window));
   if (window && preprocess->shape()[1] == 0) {

@@ -51,6 +51,16 @@ void read_fit(Parameters& parameters, ImageToTensorSpec& spec) {
   }
 }
 
+void check_float16(const Parameters& parameters, const ImageToTensorSpec& spec) {
+  constexpr float most = 65504.0F;  // of float16
+  for (size_t c = 0; c < spec.mean.size(); ++c) {
+    const float farthest = std::max(std::abs(spec.mean[c]), std::abs(1.0F - spec.mean[c])) / spec.stddev[c];
+    if (farthest > most) {
+      parameters.wrong("std", concat("values within +-", most, R"( for "dtype" "float16"; these reach )", farthest));
+    }
+  }
+}
+
 void read_type(Parameters& parameters, ImageToTensorSpec& spec) {
   if (parameters.has("dtype")) {
     spec.type = parameters.choice<ElementType>("dtype", {{"float32", ElementType::kFloat32},
@@ -67,8 +77,9 @@ void read_type(Parameters& parameters, ImageToTensorSpec& spec) {
     spec.zero_point = parameters.integer("zero_point", -128, 127);
   }
   const auto channels = static_cast<size_t>(spec.channel_count());
-  spec.mean = parameters.numbers("mean", channels, -1e6);
-  spec.stddev = parameters.numbers("std", channels, 1e-6);
+  spec.mean = parameters.numbers("mean", channels, -1e6, 1e6);
+  spec.stddev = parameters.numbers("std", channels, 1e-6, 1e6);
+  if (spec.type == ElementType::kFloat16) check_float16(parameters, spec);
   if (spec.type != ElementType::kUint8) return;
   // uint8 holds the levels themselves; that is what (level / 255 - 0) / (1 / 255) says.
   if (std::any_of(spec.mean.begin(), spec.mean.end(), [](float mean) { return mean != 0.0F; })) {

@@ -59,16 +59,16 @@ class Parameters {
     wrong(key, names);
   }
 
-  std::vector<float> numbers(const char* key, size_t count, double least) {
+  std::vector<float> numbers(const char* key, size_t count, double least, double most) {
     const auto& value = at(key);
     std::vector<float> result;
     if (value.is_array()) {
       for (const auto& item : value) {
-        if (item.is_number() && item >= least) result.push_back(item.get<float>());
+        if (item.is_number() && item >= least && item <= most) result.push_back(item.get<float>());
       }
     }
     if (!value.is_array() || value.size() != count || result.size() != count) {
-      wrong(key, concat(count, " number(s), each at least ", least));
+      wrong(key, concat(count, " number(s), each from ", least, " to ", most));
     }
     return result;
   }
