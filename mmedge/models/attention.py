@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from math import log10, pi, sqrt
+from math import log10, pi
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 # The lowest value of float16: exp(score - max) is exactly zero in every floating type, and a row with nothing to
 # attend to stays finite.
@@ -33,8 +34,8 @@ def start_of_positions(tokens: int, dim: int, grid: tuple[int, int] | None) -> n
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017, 3.2.2).
 
-    forward: `queries` float32 [B, Q, D], `keys` float32 [B, K, D], which are the values too, `mask` bool [B, K], true
-    for the keys that are there -> float32 [B, Q, D].
+    forward: `queries` float32 [B, Q, D], `keys` float32 [B / samples, K, D], which are the values too, each row those
+    of `samples` samples one after the other, `mask` bool [B, K], true for the keys that are there -> float32 [B, Q, D].
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -45,12 +46,15 @@ class Attention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = self._split(self.query(queries)), self._split(self.key(keys)), self._split(self.value(keys))
-        scores = q @ k.transpose(2, 3) / sqrt(q.shape[3])
-        scores = scores.masked_fill(~mask[:, None, None, :], MASKED_SCORE)
-        heads = torch.softmax(scores, dim=3) @ v
-        mixed: Tensor = self.output(heads.transpose(1, 2).flatten(2))
+    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor, samples: int = 1) -> Tensor:
+        away = torch.zeros_like(mask, dtype=queries.dtype).masked_fill(~mask, MASKED_SCORE)[:, None, None, :]
+        asked = self.query(queries)
+        if samples > 1:  # fewer and larger products: the queries of all samples that share the keys
+            away = away.expand(-1, -1, queries.shape[1], -1).reshape(len(keys), 1, -1, keys.shape[1])
+            asked = asked.reshape(len(keys), -1, asked.shape[2])
+        q, k, v = self._split(asked), self._split(self.key(keys)), self._split(self.value(keys))
+        heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=away)
+        mixed: Tensor = self.output(heads.transpose(1, 2).reshape(queries.shape))
         return mixed
 
     def _split(self, x: Tensor) -> Tensor:
@@ -81,8 +85,8 @@ class SelfAttentionLayer(nn.Module):
 class CrossAttentionLayer(nn.Module):
     """A decoder layer: the queries attend to each other, then to `memory`, then pass a feed-forward; pre-norm.
 
-    forward: `x` float32 [B, Q, D], `mask` bool [B, Q], `memory` float32 [B, K, D], `memory_mask` bool [B, K] ->
-    float32 [B, Q, D].
+    forward: `x` float32 [B, Q, D], `mask` bool [B, Q], `memory` float32 [B / samples, K, D], `memory_mask` bool
+    [B, K] -> float32 [B, Q, D].
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -94,10 +98,10 @@ class CrossAttentionLayer(nn.Module):
         self.feed_forward = FeedForward(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor, samples: int = 1) -> Tensor:
         normed = self.self_norm(x)
         x = x + self.dropout(self.self_attention(normed, normed, mask))
-        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory, memory_mask))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory, memory_mask, samples))
         fed: Tensor = x + self.dropout(self.feed_forward(x))
         return fed
 

@@ -16,13 +16,19 @@ from mmedge.runtime.errors import InvalidArgument
 class Encoding(NamedTuple):
     """What an encoder makes of a batch: `vector` float32 [B, features], `tokens` float32 [B, T, channels], `mask` bool
     [B, T], true for the tokens that are there (None: all), and the `grid` (rows, columns) that the tokens of an image
-    form, row by row.
+    form, row by row. Each row of the batch stands for `samples` samples, one after the other.
     """
 
     vector: Tensor
     tokens: Tensor
     mask: Tensor | None = None
     grid: tuple[int, int] | None = None
+    samples: int = 1
+
+
+def repeated(x: Tensor, times: int) -> Tensor:
+    """Each row of `x` so many times, one after the other."""
+    return x if times == 1 else x.repeat_interleave(times, dim=0)
 
 
 class Encoder(nn.Module):

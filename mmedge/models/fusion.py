@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmedge.models.attention import MASKED_SCORE, CrossAttentionLayer, start_of_positions
-from mmedge.models.encoders import Encoder, Encoding
+from mmedge.models.encoders import Encoder, Encoding, repeated
 
 EPSILON = 1e-5  # of the layer norms
 
@@ -165,17 +165,21 @@ class CrossAttentionFusion(nn.Module):
         masks = [
             presence[:, m : m + 1].expand(-1, encoding.tokens.shape[1])
             if encoding.mask is None
-            else encoding.mask & presence[:, m : m + 1]
+            else repeated(encoding.mask, encoding.samples) & presence[:, m : m + 1]
             for m, encoding in enumerate(encodings)
         ]
         always = torch.ones(batch, 1, dtype=torch.bool, device=presence.device)
         asked = [m for m in range(len(tokens)) if m != self.asking]
-        x = torch.cat([self.query.expand(batch, 1, -1), tokens[self.asking]], dim=1)
+        x = torch.cat(
+            [self.query.expand(batch, 1, -1), repeated(tokens[self.asking], encodings[self.asking].samples)], dim=1
+        )
         mask = torch.cat([always, masks[self.asking]], dim=1)
-        memory = torch.cat([self.null.expand(batch, 1, -1), *(tokens[m] for m in asked)], dim=1)
+        shared = min((encodings[m].samples for m in asked), default=1)
+        others = [repeated(tokens[m], encodings[m].samples // shared) for m in asked]
+        memory = torch.cat([self.null.expand(batch // shared, 1, -1), *others], dim=1)
         memory_mask = torch.cat([always, *(masks[m] for m in asked)], dim=1)
         for layer in self.layers:
-            x = layer(x, mask, memory, memory_mask)
+            x = layer(x, mask, memory, memory_mask, shared)
         return Fused(self.norm(x[:, 0]))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmedge.models.attention import MASKED_SCORE, start_of_positions
-from mmedge.models.encoders import Encoder, Encoding
+from mmedge.models.encoders import Encoder, Encoding, repeated
 from mmedge.runtime.errors import InvalidArgument
 
 
@@ -52,8 +52,8 @@ class VqaHead(nn.Module):
 
     The answer reads the image through the map alone: it learns from where the map points, and the map from the answer.
 
-    forward: y float32 [B, dim], the image's `Encoding`, its presence bool [B] -> logits float32 [B, answers] and
-    relevance logits float32 [B, scale * rows, scale * columns].
+    forward: y float32 [B, dim], the image's `Encoding`, its presence bool [B] -> logits float32
+    [B, answers] and relevance logits float32 [B, scale * rows, scale * columns].
     """
 
     def __init__(self, dim: int, answers: int, image: Encoder, scale: int, dropout: float) -> None:
@@ -72,9 +72,10 @@ class VqaHead(nn.Module):
 
     def forward(self, y: Tensor, image: Encoding, present: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.norm(self.token(image.tokens)) + self.positions
-        cells = self.relevance(self.key(tokens) * self.question(y).unsqueeze(1))
+        cells = self.relevance(repeated(self.key(tokens), image.samples) * self.question(y).unsqueeze(1))
         attention = torch.softmax(cells.flatten(1), dim=1).reshape(cells.shape).sum(dim=2)
-        context = (attention.unsqueeze(1) @ tokens).squeeze(1) * present.unsqueeze(1).to(tokens.dtype)
+        context = attention.reshape(len(tokens), -1, tokens.shape[1]) @ tokens
+        context = context.reshape(y.shape) * present.unsqueeze(1).to(tokens.dtype)
         grid = cells.transpose(1, 2).unflatten(2, self.grid)
         relevance = functional.pixel_shuffle(grid, self.scale).squeeze(1)
         relevance = relevance.masked_fill(~present[:, None, None], MASKED_SCORE)

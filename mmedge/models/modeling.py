@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from mmedge.models.configuration import MmedgeConfig, modality_of
-from mmedge.models.encoders import Encoder, Encoding
+from mmedge.models.encoders import Encoder, Encoding, repeated
 from mmedge.models.fusion import FUSIONS, VECTOR_FUSIONS, CrossAttentionFusion
 from mmedge.models.heads import (
     ClassificationHead,
@@ -104,7 +104,7 @@ class FusedModel(PreTrainedModel):
         labels: Tensor | None = None,
         region: Tensor | None = None,
         every_subset: bool = False,
-        shared: Mapping[str, Tensor] | None = None,
+        samples_per_row: Mapping[str, int] | None = None,
         **tensors: Tensor,
     ) -> FusedOutput:
         """One tensor [B, ...shape] by the name of each modality (zeros where it is absent), and presence bool [B, M] in
@@ -114,28 +114,30 @@ class FusedModel(PreTrainedModel):
         region: float32 [B, *region_shape], the share of each cell that the mask covers, -1 where there is no mask.
         every_subset: the batch becomes every non-empty subset of the modalities of every sample, so that the loss is
         the mean over them; the encoders run once.
-        shared: by the name of a modality whose tensor has fewer rows than the batch, int64 [B], the row that each
-        sample has: the questions about an image are asked of one encoding of it.
+        samples_per_row: by the name of a modality whose tensor has one row for several samples, one after the other,
+        how many: the questions about an image are asked of one encoding of it.
 
         Raises:
             InvalidArgument: a tensor is missing, or one is named like no modality.
         """
         if tensors.keys() != self.encoders.keys():
             raise InvalidArgument(f"tensors for {sorted(tensors)}: expected exactly {list(self.encoders)}")
-        encodings: list[Encoding] = [encoder(tensors[name]) for name, encoder in self.encoders.items()]
-        for index, name in enumerate(self.encoders):
-            if shared is not None and name in shared:
-                encodings[index] = _select(encodings[index], shared[name], self._takes_tokens)
+        shared = samples_per_row or {}
+        encodings: list[Encoding] = [
+            encoder(tensors[name])._replace(samples=shared.get(name, 1)) for name, encoder in self.encoders.items()
+        ]
         if every_subset:
             masks = torch.tensor(list(product([False, True], repeat=len(encodings)))[1:], device=presence.device)
             subsets = (masks.unsqueeze(1) & presence).flatten(0, 1)
             # One index per subset that holds something, which may be of a sample more than once.
             rows = torch.arange(len(presence), device=presence.device).repeat(len(masks))[subsets.any(dim=1)]
             presence = subsets[subsets.any(dim=1)]
-            encodings = [_select(encoding, rows, self._takes_tokens) for encoding in encodings]
+            encodings = [_select(encoding, rows // encoding.samples, self._takes_tokens) for encoding in encodings]
             labels = None if labels is None else labels[rows]
             region = None if region is None else region[rows]
-        inputs = encodings if self.config.fusion == "cross_attention" else [encoding.vector for encoding in encodings]
+        inputs: Sequence[Any] = encodings
+        if self.config.fusion != "cross_attention":
+            inputs = [repeated(encoding.vector, encoding.samples) for encoding in encodings]
         fused = self.fusion(inputs, presence)
         output = self._answer(fused.vector, encodings, presence, labels, region)
         output.modality_weights = fused.weights
@@ -198,7 +200,7 @@ def _head(encoders: Sequence[Encoder], image: int, config: MmedgeConfig) -> nn.M
 
 def _select(encoding: Encoding, rows: Tensor, with_tokens: bool) -> Encoding:
     if not with_tokens:
-        return encoding._replace(vector=encoding.vector[rows])
+        return Encoding(encoding.vector[rows], encoding.tokens)
     mask = None if encoding.mask is None else encoding.mask[rows]
     return Encoding(encoding.vector[rows], encoding.tokens[rows], mask, encoding.grid)
 

@@ -169,14 +169,15 @@ def collate(
 ) -> dict[str, Any]:
     """A batch for `FusedModel`: [B, ...shape] per modality of `zeros`, which stand in where an item has none;
     "presence" bool [B, M]; "labels" int64 [B], or float32 [B, labels]; "region" float32 [B, rows, columns] if the items
-    have it. Of every `samples_per_image` items, which show the same, the image is there once: "shared" says where.
+    have it. Of every `samples_per_image` items, which show the same, the image is there once, which
+    "samples_per_row" says.
     """
     batch: dict[str, Any] = {}
     for name, zero in zeros.items():
         rows = items[::samples_per_image] if name == "image" else items
         batch[name] = torch.from_numpy(np.stack([zero if item[name] is None else item[name] for item in rows]))
     if samples_per_image > 1:
-        batch["shared"] = {"image": torch.arange(len(items)) // samples_per_image}
+        batch["samples_per_row"] = {"image": samples_per_image}
     batch["presence"] = torch.tensor([[name in item["shown"] for name in zeros] for item in items])
     batch["labels"] = torch.from_numpy(np.array([item["label"] for item in items]))
     if "region" in items[0]:

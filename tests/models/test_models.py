@@ -123,10 +123,13 @@ def test_the_gated_fusion_is_the_formula_of_its_docstring() -> None:
 @pytest.mark.parametrize("fusion", ["gated", "cross_attention"])
 def test_a_row_that_samples_share_is_encoded_once_and_counts_for_each_of_them(fusion: str) -> None:
     model = FusedModel(config(fusion=fusion)).eval()
-    x, rows = inputs(), torch.tensor([1, 0, 1, 1])
-    expected = model(presence(1, 1), image=x["image"][rows], audio=x["audio"]).logits
-    found = model(presence(1, 1), shared={"image": rows}, image=x["image"][:2], audio=x["audio"]).logits
-    torch.testing.assert_close(found, expected)
+    x, labels = inputs(), torch.tensor([0, 1, 2, 0])
+    for there in (presence(1, 1), presence(0, 1)):
+        whole = {"image": x["image"][:2].repeat_interleave(2, dim=0), "audio": x["audio"]}
+        shared = {"image": x["image"][:2], "audio": x["audio"], "samples_per_row": {"image": 2}}
+        torch.testing.assert_close(model(there, **shared).logits, model(there, **whole).logits)
+        every = {"labels": labels, "every_subset": True}
+        torch.testing.assert_close(model(there, **every, **shared).loss, model(there, **every, **whole).loss)
 
 
 def test_a_model_of_one_modality_trains_and_answers() -> None:
