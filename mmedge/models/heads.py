@@ -51,6 +51,8 @@ class VqaHead(nn.Module):
         logits = W_2 ReLU(W_1 [y, sum of a_i t_i])
 
     The answer reads the image through the map alone: it learns from where the map points, and the map from the answer.
+    What the map alone can answer keeps the fusion from ever looking itself, and questions of two steps (the object
+    nearest to another) wait; `without_map` is an answer for the fusion to learn from, and serves nothing else.
 
     forward: y float32 [B, dim], the image's `Encoding`, its presence bool [B] -> logits float32
     [B, answers] and relevance logits float32 [B, scale * rows, scale * columns].
@@ -66,9 +68,8 @@ class VqaHead(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.question = nn.Linear(dim, dim)
         self.relevance = nn.Linear(dim, scale * scale)
-        self.answer = nn.Sequential(
-            nn.Linear(2 * dim, 4 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * dim, answers)
-        )
+        self.answer = _two_layers(2 * dim, 4 * dim, answers, dropout)
+        self.without_map = _two_layers(dim, 4 * dim, answers, dropout)
 
     def forward(self, y: Tensor, image: Encoding, present: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.norm(self.token(image.tokens)) + self.positions
@@ -80,6 +81,10 @@ class VqaHead(nn.Module):
         relevance = functional.pixel_shuffle(grid, self.scale).squeeze(1)
         relevance = relevance.masked_fill(~present[:, None, None], MASKED_SCORE)
         return self.answer(torch.cat([y, context], dim=1)), relevance
+
+
+def _two_layers(dim: int, hidden: int, classes: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 
 
 def classification_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -162,7 +162,10 @@ class FusedModel(PreTrainedModel):
             return FusedOutput(loss=loss, embedding=embedding)
         if isinstance(self.head, VqaHead):
             logits, relevance = self.head(vector, encodings[self._image], presence[:, self._image])
-            loss = None if labels is None else classification_loss(logits, labels, self.label_smoothing)
+            loss = None
+            if labels is not None:
+                loss = classification_loss(logits, labels, self.label_smoothing)
+                loss = loss + classification_loss(self.head.without_map(vector), labels, self.label_smoothing)
             if loss is not None and region is not None:
                 known = torch.where(presence[:, self._image, None, None], region, -1.0)
                 loss = loss + config.region_weight * region_loss(relevance, known)
