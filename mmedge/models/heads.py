@@ -75,7 +75,8 @@ class VqaHead(nn.Module):
         tokens = self.norm(self.token(image.tokens)) + self.positions
         cells = self.relevance(repeated(self.key(tokens), image.samples) * self.question(y).unsqueeze(1))
         attention = torch.softmax(cells.flatten(1), dim=1).reshape(cells.shape).sum(dim=2)
-        context = attention.reshape(len(tokens), -1, tokens.shape[1]) @ tokens
+        # len() would fix the batch in an export.
+        context = attention.reshape(tokens.shape[0], -1, tokens.shape[1]) @ tokens
         context = context.reshape(y.shape) * present.unsqueeze(1).to(tokens.dtype)
         grid = cells.transpose(1, 2).unflatten(2, self.grid)
         relevance = functional.pixel_shuffle(grid, self.scale).squeeze(1)
