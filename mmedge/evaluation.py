@@ -332,9 +332,8 @@ def _main_value(task: Task, outcomes: Sequence[Outcome]) -> float | None:
 
 
 def _report(task: Task, outcomes: Sequence[Outcome]) -> Report:
-    truth = [outcome.sample.label for outcome in outcomes]
     if task.name == "embedding":
-        found = retrieval(embeddings(outcomes), truth, task.metric)
+        found = retrieval(embeddings(outcomes), _truth(outcomes), task.metric)
         return EmbeddingReport(verification(scored_pairs(task, outcomes)), found, len(outcomes))
     scores = [outcome.prediction.scores for outcome in outcomes]
     probabilities = None
@@ -343,7 +342,11 @@ def _report(task: Task, outcomes: Sequence[Outcome]) -> Report:
     if task.multi_label:
         return multi_label_report(*_sets(outcomes), task.labels, probabilities)
     predicted = [str(outcome.prediction.label) for outcome in outcomes]
-    return classification_report(truth, predicted, task.labels, probabilities)
+    return classification_report(_truth(outcomes), predicted, task.labels, probabilities)
+
+
+def _truth(outcomes: Sequence[Outcome]) -> list[str]:
+    return [outcome.sample.label for outcome in outcomes]
 
 
 def _sets(outcomes: Sequence[Outcome]) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
