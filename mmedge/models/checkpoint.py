@@ -61,7 +61,9 @@ def load_checkpoint(path: str | Path) -> FusedModel:
     if kind != MmedgeConfig.model_type:
         raise CheckpointError(f"{path} holds a model of type {kind!r}: expected {MmedgeConfig.model_type!r}")
     try:
-        model = FusedModel(MmedgeConfig.from_pretrained(path, local_files_only=True))
+        found = MmedgeConfig.from_pretrained(path, local_files_only=True)
+        found.name_or_path = str(path)  # where the files lie that its preprocessing names
+        model = FusedModel(found)
         model.load_state_dict(load_file(path / "model.safetensors"))
     except MmedgeError as error:
         raise CheckpointError(f"{path}: {error}") from error
