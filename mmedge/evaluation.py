@@ -213,8 +213,11 @@ def evaluate(
 
     Raises:
         DataError: a file cannot be decoded, or no sample has any of the modalities.
-        InvalidArgument: a prediction lacks what the task needs.
+        InvalidArgument: a prediction lacks what the task needs, or no sample has the column to group by.
     """
+    columns = {name for sample in samples for name in sample.columns}
+    if group_by is not None and group_by not in columns:
+        raise InvalidArgument(f"no row has the column {group_by!r}; found {', '.join(sorted(columns)) or 'none'}")
     what = Task(task, tuple(labels), multi_label, metric, None if pairs is None else tuple(pairs))
     outcomes: dict[tuple[str, ...], list[Outcome]] = {}
     for done, sample in enumerate(samples, start=1):

@@ -76,6 +76,11 @@ def test_a_groups_figure_is_that_of_its_samples_alone(scenes: list[Sample]) -> N
         assert scores["image",].groups["even"] == pytest.approx(alone["image",].main.value)
 
 
+def test_a_column_that_no_row_has_is_refused(scenes: list[Sample]) -> None:
+    with pytest.raises(InvalidArgument, match=r"no row has the column 'nte'; found .*note"):
+        evaluate(answer, scenes, ["image"], SIDES, group_by="nte")
+
+
 def test_several_labels_are_scored_as_sets(scenes: list[Sample]) -> None:
     scores = evaluate(answer, scenes, ["audio"], SIDES, multi_label=True)["audio",]
     pairs = [(set(outcome.sample.labels), set(outcome.prediction.labels or ())) for outcome in scores.outcomes]
