@@ -1,17 +1,21 @@
 """What each encoder costs: parameters, millions of multiply-adds, and milliseconds in ONNX Runtime with one thread.
 
-Weights are random: the cost does not depend on them. Each encoder is exported as a classifier of ten classes through
-the same exporter as `mmedge export`; "max abs" is how far the graph is from torch.
+Weights are random: the cost does not depend on them. Each encoder becomes a classifier of ten classes that goes through
+the parity gate of `mmedge export`; "max abs" is how far the bundle was from torch there.
 
-    python benchmarks/bench_encoders.py --json
+    python benchmarks/bench_encoders.py --markdown    # the table of docs/models.md
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import re
 import statistics
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +24,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmedge.cli.ui import print_table
-from mmedge.export.graph import export_graph, to_bytes
+from mmedge.export.bundle import export_bundle
 from mmedge.export.targets import find_target
-from mmedge.models import FusedModel, MmedgeConfig, tensor_shape
+from mmedge.exporting import bundle_inputs, bundle_task
+from mmedge.models import FusedModel, MmedgeConfig, modality_of, tensor_shape
+from mmedge.runtime import Audio
+from mmedge.training.tokenizer import TOKENIZER_FILE, train_tokenizer
 
 SMALL_IMAGE = {
     "type": "image",
@@ -58,7 +65,7 @@ LOG_MEL = {
     "normalize": "clip",
 }
 WAVEFORM = {"type": "waveform", "sample_rate": 16000, "samples": 16000, "normalize": "clip"}
-TEXT = {"type": "text", "tokenizer": "tokenizer.json", "max_length": 32}
+TEXT = {"type": "text", "tokenizer": TOKENIZER_FILE, "max_length": 32}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 
 # What a user would start with: our own small ones, and the published shapes of the others.
@@ -83,30 +90,44 @@ CASES: dict[str, dict[str, Any]] = {
     "transformer": {"encoder": "transformer", "width": 64, "vocab_size": 4096, "preprocess": TEXT},
     "bert (MiniLM-L6)": {"encoder": "bert", "config": MINILM, "preprocess": TEXT},
     "bert (base)": {"encoder": "bert", "config": {}, "preprocess": TEXT},
-    "xlm-roberta (base)": {"encoder": "xlm-roberta", "config": {"vocab_size": 250002}, "preprocess": TEXT},
+    "xlm-roberta (base)": {
+        "encoder": "xlm-roberta",
+        "config": {"vocab_size": 250002, "pad_token_id": 0},
+        "preprocess": TEXT,
+    },
 }
 
 
-def measure(part: dict[str, Any]) -> dict[str, Any]:
-    kind = "image" if part["preprocess"]["type"] == "image" else "other"
+WORDS = "one model that sees and hears and reads"
+
+
+def measure(part: dict[str, Any], folder: Path) -> dict[str, Any]:
+    kind = modality_of(part["preprocess"])
     labels = {index: str(index) for index in range(10)}
     torch.manual_seed(0)
     model = FusedModel(MmedgeConfig(modalities={kind: part}, fusion="sum", fusion_dim=64, id2label=labels)).eval()
     shape = tensor_shape(part["preprocess"])
-    text = part["preprocess"]["type"] == "text"
-    x = torch.randint(3, 4000, (1, *shape), dtype=torch.int32) if text else torch.randn(1, *shape)
+    x = torch.randint(3, 4000, (1, *shape), dtype=torch.int32) if kind == "text" else torch.randn(1, *shape)
     encoder = model.encoders[kind]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder(x)
-    example = {kind: x, "presence": torch.ones(1, 1, dtype=torch.bool)}
-    graph = to_bytes(export_graph(model, example, target=find_target("onnxruntime"), output_names=["logits"]))
+    made = export_bundle(
+        model,
+        folder / "encoder.mme",
+        inputs=bundle_inputs(model.config),
+        task=bundle_task(model),
+        target=find_target("onnxruntime"),
+        samples=[(str(number), {kind: raw(kind, number)}) for number in range(4)],
+        score=lambda session: {},
+        provenance={},
+        directory=folder,
+        overwrite=True,
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    feeds = {name: tensor.numpy() for name, tensor in example.items()}
-    (found,) = session.run(None, feeds)
-    with torch.no_grad():
-        expected = model(**example).logits.numpy()
+    session = onnxruntime.InferenceSession(made.path / "model.onnx", options, providers=["CPUExecutionProvider"])
+    feeds = {kind: x.numpy(), "presence": np.ones((1, 1), np.bool_)}
+    session.run(None, feeds)
     times = []
     until = time.perf_counter() + 3
     while len(times) < 5 or (time.perf_counter() < until and len(times) < 500):
@@ -118,37 +139,60 @@ def measure(part: dict[str, Any]) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "mmacs": counter.get_total_flops() / 2e6,
         "ms": 1e3 * statistics.median(times),
-        "max_abs": float(np.abs(found - expected).max()),
+        "max_abs": made.parity.max_abs,
     }
+
+
+def raw(kind: str, seed: int) -> Any:
+    """A frame or a second of noise, or some words."""
+    random = np.random.default_rng(seed)
+    if kind == "text":
+        return " ".join(random.choice(WORDS.split(), 24))
+    if kind == "image":
+        return random.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    return Audio(random.normal(0, 0.1, 16000).astype(np.float32), 16000)
+
+
+def cpu_name() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else platform.machine()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all by default")
-    parser.add_argument("--json", action="store_true")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
-    for name in arguments.cases or CASES:
-        found[name] = measure(CASES[name])
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer([WORDS], 100, Path(folder) / TOKENIZER_FILE)
+        for name in arguments.cases or CASES:
+            found[name] = measure(CASES[name], Path(folder))
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
-    print_table(
-        "Encoders, FP32, one thread",
-        ["encoder", "input", "parameters", "MMAC", "ms", "max abs"],
+    title = f"{cpu_name()}, one thread, FP32, ONNX Runtime {onnxruntime.__version__}"
+    columns = ["encoder", "input", "parameters", "MMAC", "ms", "max abs"]
+    rows = [
         [
-            [
-                name,
-                "x".join(map(str, row["input"])),
-                f"{row['parameters'] / 1e6:.2f} M",
-                f"{row['mmacs']:.1f}",
-                f"{row['ms']:.2f}",
-                f"{row['max_abs']:.1e}",
-            ]
-            for name, row in found.items()
-        ],
-    )
+            name,
+            "x".join(map(str, row["input"])),
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['mmacs']:.1f}",
+            f"{row['ms']:.2f}",
+            f"{row['max_abs']:.1e}",
+        ]
+        for name, row in found.items()
+    ]
+    if arguments.markdown:
+        print(f"{title}:\n")
+        for cells in (columns, ["---", *["---:"] * (len(columns) - 1)], *rows):
+            print(f"| {' | '.join(cells)} |")
+    else:
+        print_table(title, columns, rows)
 
 
 if __name__ == "__main__":
