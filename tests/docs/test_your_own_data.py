@@ -1,6 +1,7 @@
 """docs/your-own-data.md is typed in as it stands: its files are written, its commands run, on a few made-up samples.
 
-Only what takes time is less: two `steps`, one of the `--trials`. The commands run in this process, which imports torch once.
+Only what takes time is less: two `steps`, one of the `--trials`. The commands run in this process, so that torch is
+imported once.
 """
 
 from __future__ import annotations
