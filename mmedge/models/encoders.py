@@ -40,6 +40,11 @@ class Encoder(nn.Module):
     grid: tuple[int, int] | None = None
 
 
+def _check_strides(strides: Sequence[int]) -> None:
+    if not strides or not all(isinstance(stride, int) and stride > 0 for stride in strides):
+        raise InvalidArgument(f"found strides {strides!r}; expected whole numbers above 0, one per convolution")
+
+
 class CnnEncoder(Encoder):
     """One 3x3 convolution per stride, `width` channels in the first half of them and twice as many in the second. Its
     vector is all its tokens in a row, so that what is left of the image keeps its place.
@@ -49,6 +54,7 @@ class CnnEncoder(Encoder):
 
     def __init__(self, shape: tuple[int, ...], *, width: int, strides: Sequence[int] = (2, 1, 2, 2)) -> None:
         super().__init__()
+        _check_strides(strides)
         inputs, height, columns = shape
         widths = [width if 2 * index < len(strides) else 2 * width for index in range(len(strides))]
         # Strides instead of pooling: no convolution runs at full resolution.
@@ -76,32 +82,38 @@ def _image_block(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...
 
 
 class TemporalCnnEncoder(Encoder):
-    """Five convolutions over time (mel bands as channels); the last four halve the frames, and those left keep their
-    order in the vector, since words differ by what comes first. Whole channels are dropped in training between them.
+    """One convolution over time per stride (mel bands as channels), of 5 frames in the first three and 3 in the others,
+    with `width` channels in the first two and twice as many in the others. By default the last four halve the frames;
+    those left keep their order in the vector, since words differ by what comes first. Whole channels are dropped in
+    training before each but the first two.
 
     pooling "flatten" keeps the frames; "statistics" gives their mean and standard deviation, for what does not depend
     on when it is said (x-vectors, Snyder et al. 2018, 2.1).
     shape: [n_mels, frames] of the input; forward: float32 [B, n_mels, frames].
     """
 
-    def __init__(self, shape: tuple[int, ...], *, width: int, pooling: str = "flatten") -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int,
+        strides: Sequence[int] = (1, 2, 2, 2, 2),
+        pooling: str = "flatten",
+    ) -> None:
         super().__init__()
+        _check_strides(strides)
         if pooling not in ("flatten", "statistics"):
             raise InvalidArgument(f"found pooling {pooling!r}; expected 'flatten' or 'statistics'")
         bands, frames = shape
-        drop = nn.Dropout1d(0.1)
-        self.blocks = nn.Sequential(
-            *_time_block(bands, width, 5, stride=1),
-            *_time_block(width, width, 5, stride=2),
-            drop,
-            *_time_block(width, 2 * width, 5, stride=2),
-            drop,
-            *_time_block(2 * width, 2 * width, 3, stride=2),
-            drop,
-            *_time_block(2 * width, 2 * width, 3, stride=2),
-        )
+        widths = [width if index < 2 else 2 * width for index in range(len(strides))]
+        drop, layers = nn.Dropout1d(0.1), list[nn.Module]()
+        for index, (before, after) in enumerate(zip([bands, *widths], widths, strict=False)):
+            if index >= 2:
+                layers.append(drop)
+            layers += _time_block(before, after, 5 if index < 3 else 3, strides[index])
+        self.blocks = nn.Sequential(*layers)
         self.pooling = pooling
-        self.tokens, self.channels = ceil(frames / 16), 2 * width
+        self.tokens, self.channels = ceil(frames / prod(strides)), widths[-1]
         self.features = self.channels * (self.tokens if pooling == "flatten" else 2)
 
     def forward(self, x: Tensor) -> Encoding:

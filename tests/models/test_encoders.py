@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from families import ENCODERS, TEXT, modality, random_batch
 from transformers import BertConfig, BertModel
 
+from mmedge.export.graph import export_graph, to_bytes
+from mmedge.export.targets import find_target
 from mmedge.models import MmedgeConfig, load_checkpoint, new_model
 from mmedge.models.encoders import TransformerEncoder, masked_mean
 from mmedge.models.registry import build_encoder
@@ -29,6 +32,54 @@ def test_an_encoder_gives_the_sizes_it_promises_and_finite_features_even_of_an_a
     if kind == "image":
         assert encoder.grid is not None
         assert encoder.grid[0] * encoder.grid[1] == encoder.tokens
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "statistics"])
+@pytest.mark.parametrize("strides", [[1], [3], [1, 1], [2, 3, 1], [1, 2, 2, 2, 2], [1, 1, 2, 2, 1, 2]])
+def test_there_is_a_convolution_over_time_per_stride_and_their_frames_are_the_tokens(
+    strides: list[int], pooling: str
+) -> None:
+    ((kind, part),) = modality("temporal_cnn").items()
+    part = part | {"strides": strides, "pooling": pooling}
+    encoder = build_encoder(part).eval()
+    assert [layer.stride[0] for layer in encoder.modules() if isinstance(layer, torch.nn.Conv1d)] == strides
+    found = encoder(random_batch({kind: part}, 3)[kind])
+    assert found.vector.shape == (3, encoder.features)
+    assert found.tokens.shape == (3, encoder.tokens, encoder.channels)
+
+
+def test_a_single_convolution_over_time_is_exported_as_torch_computes_it() -> None:
+    modalities = modality("temporal_cnn")
+    modalities["audio"] |= {"strides": [1], "pooling": "statistics"}
+    model = new_model(MmedgeConfig(modalities=modalities, head="embedding", embedding_dim=6, fusion_dim=8)).eval()
+    presence = torch.ones(1, 1, dtype=torch.bool)
+    graph = export_graph(
+        model,
+        {**random_batch(modalities, 1), "presence": presence},
+        target=find_target("onnxruntime"),
+        output_names=model.output_names,
+        metadata={"task": "embedding"},
+    )
+    x = {**random_batch(modalities, 1), "presence": presence}
+    session = onnxruntime.InferenceSession(to_bytes(graph))
+    found = session.run(["embedding"], {name: tensor.numpy() for name, tensor in x.items()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), model(**x).embedding.detach(), rtol=0, atol=1e-5)
+
+
+def test_the_convolutions_over_time_are_the_same_five_as_ever_by_default() -> None:
+    encoder = build_encoder(modality("temporal_cnn")["audio"])
+    found = [
+        (name, layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
+        for name, layer in encoder.blocks.named_children()
+        if isinstance(layer, torch.nn.Conv1d)
+    ]
+    assert found == [
+        ("0", 16, 4, (5,), (1,)),
+        ("3", 4, 4, (5,), (2,)),
+        ("7", 4, 8, (5,), (2,)),
+        ("11", 8, 8, (3,), (2,)),
+        ("15", 8, 8, (3,), (2,)),
+    ]
 
 
 @pytest.mark.parametrize("name", ["transformer", "bert", "xlm-roberta"])
@@ -94,6 +145,8 @@ def test_statistics_pooling_does_not_depend_on_the_order_of_the_frames() -> None
         ("bert", {"config": {"hidden_size": 10, "num_attention_heads": 3}}, "refuses this configuration of bert"),
         ("bert", {"pretrained": "/nowhere"}, "cannot load '/nowhere'"),
         ("transformer", {"pretrained": "/nowhere"}, "'transformer' has no published weights"),
+        ("cnn", {"strides": [2, 0]}, r"found strides \[2, 0\]; expected whole numbers above 0"),
+        ("temporal_cnn", {"strides": []}, r"found strides \[\]; expected whole numbers above 0"),
         ("temporal_cnn", {"pooling": "max"}, "expected 'flatten' or 'statistics'"),
         ("temporal_cnn", {"encoder": "wav2vec2", "width": None}, "'wav2vec2' takes audio as a tensor of rank 1"),
         ("cnn", {"encoder": "ast", "width": None}, "'ast' takes audio"),
