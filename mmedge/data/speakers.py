@@ -50,7 +50,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
     ".wav": {},
 }
 _CLIPS_JOINED = 3  # a single word of saytime's is too short
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -284,9 +284,10 @@ def _write_humans(folder: Path, people: Sequence[Recordings], seed: int, report:
 
 def draw_pairs(rows: Sequence[Row], count: int, random: np.random.Generator) -> list[dict[str, Any]]:
     """About `count` pairs of one speaker, evenly over the speakers, then as many of two, evenly over the pairs of
-    speakers; no pair twice. {"first", "second": audio_file_name, "same": bool, "same_language": bool, "same_sex": bool
-    or, where it is not known, None}.
+    speakers; no pair twice. {"first", "second": line of metadata.jsonl, "same": bool, "same_language": bool,
+    "same_sex": bool or, where it is not known, None}.
     """
+    line = {row.audio_file_name: number for number, row in enumerate(rows, start=1)}
     by_speaker: dict[str, list[Row]] = {}
     for row in rows:
         by_speaker.setdefault(row.label, []).append(row)
@@ -302,8 +303,8 @@ def draw_pairs(rows: Sequence[Row], count: int, random: np.random.Generator) -> 
     ]
     return [
         {
-            "first": first.audio_file_name,
-            "second": second.audio_file_name,
+            "first": line[first.audio_file_name],
+            "second": line[second.audio_file_name],
             "same": first.label == second.label,
             "same_language": first.language == second.language,
             "same_sex": None if first.sex is None or second.sex is None else first.sex == second.sex,

@@ -17,6 +17,7 @@ from mmedge.data.invented_voices import installed, invent
 from mmedge.data.making import MadeSet
 from mmedge.data.speakers import TEST_SPEAKERS, VALIDATION_SPEAKERS, Recordings, Row, build, draw_pairs
 from mmedge.data.voices import Utterance, espeak, speak
+from mmedge.evaluation import read_pairs
 from mmedge.runtime.errors import DataError
 
 SMALL = {"invented_voices": 3, "clips_per_voice": 1, "pairs": 40}
@@ -83,11 +84,11 @@ def test_no_two_clips_of_people_sound_the_same(made: MadeSet) -> None:
 
 def test_pairs_are_what_their_rows_say_and_balanced(made: MadeSet) -> None:
     for split in made.rows:
-        by_file = {row["audio_file_name"]: row for row in rows(made.path, split)}
+        by_line = dict(enumerate(rows(made.path, split), start=1))
         pairs = rows(made.path, split, "pairs.jsonl")
         assert len({frozenset((pair["first"], pair["second"])) for pair in pairs}) == len(pairs)
         for pair in pairs:
-            first, second = by_file[pair["first"]], by_file[pair["second"]]
+            first, second = by_line[pair["first"]], by_line[pair["second"]]
             assert pair["same"] == (first["label"] == second["label"])
             assert pair["same_language"] == (first["language"] == second["language"])
             assert pair["same_sex"] == (None if split == "train" else first["sex"] == second["sex"])
@@ -98,13 +99,24 @@ def test_pairs_are_what_their_rows_say_and_balanced(made: MadeSet) -> None:
         assert hard
 
 
+def test_the_evaluation_reads_the_pairs(made: MadeSet) -> None:
+    for split in ("validation", "test"):
+        samples = read_split(made.path, split, ["audio"])
+        label = {sample.line: sample.label for sample in samples}
+        read = read_pairs(made.path / split / "pairs.jsonl", samples)
+        assert [label[a] == label[b] for a, b in read] == [
+            pair["same"] for pair in rows(made.path, split, "pairs.jsonl")
+        ]
+
+
 def test_pairs_are_shared_evenly_and_end_where_there_are_no_more() -> None:
     many = [Row(f"a{number}", "ann", "en") for number in range(30)] + [Row(f"b{n}", "ben", "en") for n in range(30)]
     few = [Row("c0", "cy", "en"), Row("c1", "cy", "en")]
     pairs = draw_pairs([*many, *few], 90, np.random.default_rng(0))
-    same = Counter(pair["first"][0] for pair in pairs if pair["same"])
+    speaker = "a" * 30 + "b" * 30 + "c" * 2
+    same = Counter(speaker[pair["first"] - 1] for pair in pairs if pair["same"])
     assert same == {"a": 30, "b": 30, "c": 1}
-    different = Counter((pair["first"][0], pair["second"][0]) for pair in pairs if not pair["same"])
+    different = Counter((speaker[pair["first"] - 1], speaker[pair["second"] - 1]) for pair in pairs if not pair["same"])
     assert sum(different.values()) == 61
     assert set(different.values()) <= {20, 21}
 
