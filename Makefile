@@ -136,7 +136,7 @@ data/speakers/README.md: $(wildcard mmedge/data/*.py) | build/install.stamp
 	$(BIN)/mmedge data speakers data/speakers
 	@touch $@
 
-bench-speakers: data/speakers/README.md  ## Telling speakers apart, over 3 seeds, beside Resemblyzer (10 minutes)
+bench-speakers: data/speakers/README.md  ## Telling speakers apart, over 3 seeds, beside Resemblyzer (5 minutes)
 	@# Without its dependencies: webrtcvad wants the pkg_resources that setuptools no longer has; its -wheels do not.
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -c constraints.txt resemblyzer webrtcvad-wheels
 	$(BIN)/python benchmarks/bench_speakers.py --data data/speakers

@@ -5,7 +5,7 @@ per seed; it hears synthetic voices alone. Resemblyzer (GE2E, Wan et al. 2018; i
 from thousands of people, and has its own preprocessing, which leaves out silence. Both compare by the cosine.
 
 `test` is read when it is asked for: look at it once, with the recipe fixed. Its people had been run through Resemblyzer
-once, at 13.0 %, before the code fixed who is in which split.
+once, at 13.0 % on other pairs, before the code fixed who is in which split.
 
     python benchmarks/bench_speakers.py --data data/speakers --json
 """
