@@ -83,25 +83,20 @@ class SelfAttentionLayer(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """A decoder layer: the queries attend to each other, then to `memory`, then pass a feed-forward; pre-norm.
+    """The queries attend to `memory`, then pass a feed-forward; pre-norm.
 
-    forward: `x` float32 [B, Q, D], `mask` bool [B, Q], `memory` float32 [B / samples, K, D], `memory_mask` bool
-    [B, K] -> float32 [B, Q, D].
+    forward: `x` float32 [B, Q, D], `memory` float32 [B / samples, K, D], `mask` bool [B, K] -> float32 [B, Q, D].
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.self_norm = nn.LayerNorm(dim)
-        self.self_attention = Attention(dim, heads)
-        self.cross_norm = nn.LayerNorm(dim)
-        self.cross_attention = Attention(dim, heads)
+        self.norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads)
         self.feed_forward = FeedForward(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor, samples: int = 1) -> Tensor:
-        normed = self.self_norm(x)
-        x = x + self.dropout(self.self_attention(normed, normed, mask))
-        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory, memory_mask, samples))
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor, samples: int = 1) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm(x), memory, mask, samples))
         fed: Tensor = x + self.dropout(self.feed_forward(x))
         return fed
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmedge.models.attention import SelfAttentionLayer
+from mmedge.models.attention import SelfAttentionLayer, start_of_positions
 from mmedge.runtime.errors import InvalidArgument
 
 
@@ -156,14 +156,14 @@ class TransformerEncoder(Encoder):
         (length,) = shape
         self.pad_token_id = pad_token_id
         self.embedding = nn.Embedding(vocab_size, width)
-        self.positions = nn.Embedding(length, width)
+        self.positions = start_of_positions(length, width, None)
         self.layers = nn.ModuleList(SelfAttentionLayer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.tokens, self.channels, self.features = length, width, width
 
     def forward(self, x: Tensor) -> Encoding:
         mask = x != self.pad_token_id
-        tokens = self.embedding(x) + self.positions.weight
+        tokens = self.embedding(x) + self.positions
         for layer in self.layers:
             tokens = layer(tokens, mask)
         tokens = self.norm(tokens)

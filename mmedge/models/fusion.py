@@ -133,11 +133,11 @@ class MlpFusion(ConcatFusion):
 
 
 class CrossAttentionFusion(nn.Module):
-    """One modality asks, the others answer: a learned query and the tokens of the modality at index `asking` go through
-    decoder layers whose memory is the tokens of the others; y is the learned query's state.
+    """One modality asks, the others answer: a query, learned and with the vector of the modality at index `asking`
+    added, goes through layers that attend to the tokens of the others; y is what it becomes.
 
-    Tokens of all modalities are projected to `dim` and get a learned embedding of their position. A learned null token
-    in the memory is there when no other modality is (Vaswani et al. 2017 for the layers).
+    Tokens are projected to `dim` and get a learned embedding of their position. A learned null token is there when no
+    other modality is (Vaswani et al. 2017, 3.2.2 for the attention).
 
     forward: an `Encoding` per modality, `presence` bool [B, M] -> y float32 [B, dim].
     """
@@ -147,39 +147,36 @@ class CrossAttentionFusion(nn.Module):
     ) -> None:
         super().__init__()
         self.asking = asking
-        self.projections = nn.ModuleList(nn.Linear(encoder.channels, dim) for encoder in encoders)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in encoders)
-        self.positions = nn.ParameterList(start_of_positions(encoder.tokens, dim, encoder.grid) for encoder in encoders)
+        self.asked = [m for m in range(len(encoders)) if m != asking]
+        asked = [encoders[m] for m in self.asked]
+        self.summary = nn.Linear(encoders[asking].features, dim)
+        self.projections = nn.ModuleList(nn.Linear(encoder.channels, dim) for encoder in asked)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in asked)
+        self.positions = nn.ParameterList(start_of_positions(encoder.tokens, dim, encoder.grid) for encoder in asked)
         self.query, self.null = (start_of_positions(1, dim, None) for _ in range(2))
         self.layers = nn.ModuleList(CrossAttentionLayer(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, encodings: Sequence[Encoding], presence: Tensor) -> Fused:
         batch = presence.shape[0]
-        tokens = [
-            norm(linear(encoding.tokens)) + position
-            for encoding, linear, norm, position in zip(
-                encodings, self.projections, self.norms, self.positions, strict=True
-            )
-        ]
-        masks = [
-            presence[:, m : m + 1].expand(-1, encoding.tokens.shape[1])
-            if encoding.mask is None
-            else repeated(encoding.mask, encoding.samples) & presence[:, m : m + 1]
-            for m, encoding in enumerate(encodings)
-        ]
-        always = torch.ones(batch, 1, dtype=torch.bool, device=presence.device)
-        asked = [m for m in range(len(tokens)) if m != self.asking]
-        x = torch.cat(
-            [self.query.expand(batch, 1, -1), repeated(tokens[self.asking], encodings[self.asking].samples)], dim=1
-        )
-        mask = torch.cat([always, masks[self.asking]], dim=1)
-        shared = min((encodings[m].samples for m in asked), default=1)
-        others = [repeated(tokens[m], encodings[m].samples // shared) for m in asked]
-        memory = torch.cat([self.null.expand(batch // shared, 1, -1), *others], dim=1)
-        memory_mask = torch.cat([always, *(masks[m] for m in asked)], dim=1)
+        asking = encodings[self.asking]
+        asks = presence[:, self.asking : self.asking + 1].to(asking.vector.dtype)
+        x = self.query + (repeated(self.summary(asking.vector), asking.samples) * asks).unsqueeze(1)
+        asked = [encodings[m] for m in self.asked]
+        shared = min((encoding.samples for encoding in asked), default=1)
+        memory = [self.null.expand(batch // shared, 1, -1)]
+        mask = [torch.ones(batch, 1, dtype=torch.bool, device=presence.device)]
+        parts = zip(self.asked, asked, self.projections, self.norms, self.positions, strict=True)
+        for m, encoding, linear, norm, position in parts:
+            memory.append(repeated(norm(linear(encoding.tokens)) + position, encoding.samples // shared))
+            there = presence[:, m : m + 1]
+            if encoding.mask is None:
+                mask.append(there.expand(-1, encoding.tokens.shape[1]))
+            else:
+                mask.append(repeated(encoding.mask, encoding.samples) & there)
+        tokens, tokens_there = torch.cat(memory, dim=1), torch.cat(mask, dim=1)
         for layer in self.layers:
-            x = layer(x, mask, memory, memory_mask, shared)
+            x = layer(x, tokens, tokens_there, shared)
         return Fused(self.norm(x[:, 0]))
 
 

@@ -91,7 +91,7 @@ def test_what_follows_the_end_of_a_text_changes_nothing(name: str) -> None:
     shorter = build_encoder(part | {"preprocess": TEXT | {"max_length": 4}}).eval()
     state = encoder.state_dict()
     if isinstance(shorter, TransformerEncoder):
-        state["positions.weight"] = state["positions.weight"][:4]
+        state["positions"] = state["positions"][:4]
     shorter.load_state_dict(state)
     torch.testing.assert_close(encoder(text).vector, shorter(text[:, :4]).vector)
 
