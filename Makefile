@@ -9,8 +9,7 @@ KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python test-all wheels bench bench-speakers \
-        bench-runtime clean
+.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -129,17 +128,10 @@ wheels: build/install.stamp build/aarch64/fetched.stamp  ## The wheels for x86_6
 	sh scripts/build-wheel.sh x86_64 dist
 	sh scripts/build-wheel.sh aarch64 dist
 
-bench: data/av-digits/README.md  ## What fusing the modalities gains, over 3 seeds (20 minutes)
-	$(BIN)/python benchmarks/bench_fusion_gain.py --data data/av-digits
-
-data/speakers/README.md: $(wildcard mmedge/data/*.py) | build/install.stamp
-	$(BIN)/mmedge data speakers data/speakers
-	@touch $@
-
-bench-speakers: data/speakers/README.md  ## Telling speakers apart, over 3 seeds, beside Resemblyzer (5 minutes)
+bench: build/install.stamp  ## What the recipes reach: three tasks, trained where data/ and runs/ lack them (3 hours)
 	@# Without its dependencies: webrtcvad wants the pkg_resources that setuptools no longer has; its -wheels do not.
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -c constraints.txt resemblyzer webrtcvad-wheels
-	$(BIN)/python benchmarks/bench_speakers.py --data data/speakers
+	$(BIN)/python benchmarks/bench_tasks.py
 
 bench-runtime: build/install.stamp build/aarch64/fetched.stamp  ## The kernels and the engine beside their peers (10 minutes)
 	for name in image audio fusion similarity engine; do \
