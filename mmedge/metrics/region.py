@@ -73,5 +73,6 @@ def box_iou(first: Box, second: Box) -> float:
 
 
 def region_scores(ious: Sequence[tuple[float, float | None]]) -> RegionScores:
-    """The means of (map, box) per sample; of boxes, those that were given."""
-    return RegionScores(mean(iou for iou, _ in ious), mean(iou for _, iou in ious if iou is not None), len(ious))
+    """The means of (map, box) per sample; of boxes only if each has one."""
+    boxes = [iou for _, iou in ious if iou is not None]
+    return RegionScores(mean(iou for iou, _ in ious), mean(boxes) if len(boxes) == len(ious) else None, len(ious))

@@ -39,6 +39,8 @@ def test_nothing_to_find_is_undefined_and_nothing_found_is_zero() -> None:
     assert map_iou(np.zeros((2, 2), np.float32), (0, 0, 4, 4), 0.5, mask) == 0
     assert region_scores([]).map_iou is None
     assert region_scores([(0.5, 1.0), (0.0, 0.0)]).to_dict() == {"map_iou": 0.25, "box_iou": 0.5, "samples": 2}
+    without_boxes = {"map_iou": 0.25, "box_iou": None, "samples": 2}  # but for the miss, which needs none to be judged
+    assert region_scores([(0.5, None), (0.0, 0.0)]).to_dict() == without_boxes
 
 
 sides = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 9), st.integers(1, 9))
