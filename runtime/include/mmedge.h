@@ -574,8 +574,9 @@ MME_API mme_status mme_preprocessor_audio(mme_preprocessor* preprocessor, const 
 MME_API mme_status mme_preprocessor_text(mme_preprocessor* preprocessor, const char* text, size_t size,
                                          mme_tensor* tensor);
 
-/** Feed samples of a stream; the tensor holds the frames they completed, float32 [rows, frames], frames possibly 0. The
- * frames of all pushes and of mme_preprocessor_end_audio() together equal those of the whole clip, to the bit.
+/** Feed samples of a stream; the tensor holds the frames they completed, float32 [rows, frames], frames possibly 0, or
+ * the samples of a waveform at the model's rate, [samples]. Those of all pushes and of mme_preprocessor_end_audio()
+ * together equal those of the whole clip, to the bit.
  * "samples" is not looked at. All pushes of one stream have one format, channel count and sample rate. Of a refused
  * push nothing is used. Since 0.2.
  * @retval MME_INVALID_HANDLE it is not a live preprocessor

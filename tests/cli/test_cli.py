@@ -50,6 +50,12 @@ def test_run_prints_what_a_session_finds(digits_bundle: Path, files: dict[str, P
     assert f"mmedge serve {digits_bundle}" in table.stdout
 
 
+def test_run_takes_a_text(bundles: Path) -> None:
+    found = json.loads(invoke("run", bundles / "words.mme", "--text", "red circle", "--json").stdout)
+    assert found["scores"] == pytest.approx(Session(bundles / "words.mme").run(text="red circle").scores)
+    assert found["present"] == ["text"]
+
+
 def test_run_prints_what_each_task_has(bundles: Path, files: dict[str, Path], tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), (255, 204, 0)).save(tmp_path / "orange.png")
     shown = invoke("run", bundles / "multilabel.mme", "--image", tmp_path / "orange.png")

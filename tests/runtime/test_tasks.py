@@ -9,11 +9,13 @@ from typing import Any
 import make_bundles
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import ndimage
+from tokenizers import Tokenizer
 
 from mmedge.runtime import Image, Manifest, Session, read_manifest
 from mmedge.runtime.errors import InvalidArgument
@@ -33,6 +35,21 @@ def test_a_multi_label_result_has_a_probability_per_label_and_those_that_apply(b
     assert result.region is None
     assert result.input_weights is None
     assert session.run(image=np.zeros((1, 1, 3), np.uint8)).labels == ()
+
+
+def test_a_session_reads_text_with_the_tokenizer_in_its_bundle(bundles: Path) -> None:
+    session, text = Session(bundles / "words.mme"), "Is the RED circle left?"
+    ids = Tokenizer.from_file(str(bundles / "words.mme/tokenizer.json")).encode(text).ids
+    (rows,) = (
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(bundles / "words.mme/model.onnx").graph.initializer
+        if tensor.name == "rows"
+    )
+    logits = rows[ids + [0] * (make_bundles.TEXT["max_length"] - len(ids))].mean(axis=0)
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    scores = session.run(text=text).scores
+    assert scores == pytest.approx(dict(zip("abc", probabilities, strict=True)), abs=1e-6)
+    assert session.run(text="blue squares").scores != scores
 
 
 def test_a_result_without_labels_has_none(digits_bundle: Path, bundles: Path) -> None:

@@ -138,6 +138,15 @@ def test_predict_and_infer_answer_what_each_task_has(start_server: Callable[...,
         assert server.log.read_text() == ""
 
 
+def test_predict_takes_a_text_as_a_field_or_a_file(start_server: Callable[..., Any], bundles: Path) -> None:
+    server, text = start_server("words.mme"), "Où est le RED circle? 赤"
+    expected = json.loads(json.dumps(Session(bundles / "words.mme").run(text=text).to_dict()))
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        for field in ((None, text), ("question.txt", text.encode())):
+            assert client.post("/v2/models/words/predict", files={"text": field}).json()["scores"] == expected["scores"]
+        assert "UTF-8" in error(client.post("/v2/models/words/predict", files={"text": (None, b"\xff")}))
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_the_orientation_in_a_jpeg_is_applied(client: httpx.Client, digits_bundle: Path, orientation: int) -> None:
     stored = image_file("JPEG", orientation)
