@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import make_bundles
+import numpy as np
 import torch
+from PIL import Image
 
 from mmedge.models import tensor_shape
 
@@ -38,6 +41,16 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("text", {"config": _LAYERS | {"vocab_size": VOCABULARY}, "preprocess": TEXT}),
     "xlm-roberta": ("text", {"config": _LAYERS | {"vocab_size": VOCABULARY}, "preprocess": TEXT}),
 }
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
+
+
+def draw_square(file: Path, colour: str, left: int, instance: int) -> None:
+    """A coloured square on grey, 24 pixels a side, and beside it as NAME-mask.png where it is."""
+    pixels, mask = np.full((24, 24, 3), 128, np.uint8), np.zeros((24, 24), np.uint8)
+    pixels[8:16, left : left + 8], mask[8:16, left : left + 8] = COLOURS[colour], instance
+    Image.fromarray(pixels).save(file)
+    Image.fromarray(mask).save(file.with_name(f"{file.stem}-mask.png"))
 
 
 def modality(encoder: str) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import soundfile
 from allpairspy import AllPairs
-from PIL import Image
 
 from mmedge.data.folder import read_split
 from mmedge.export.targets import find_target
@@ -30,7 +29,6 @@ ENCODERS = {
     kind: [name for name, (modality, _) in families.ENCODERS.items() if modality == kind]
     for kind in ("image", "audio", "text")
 }
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
 
 Case = tuple[str, str, tuple[str, ...]]
 
@@ -66,11 +64,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = []
         for number in range(count):
             index = number % 3
-            colour, left = list(COLOURS)[index], int(random.integers(0, 16))
-            pixels, mask = np.full((24, 24, 3), 128, np.uint8), np.zeros((24, 24), np.uint8)
-            pixels[8:16, left : left + 8], mask[8:16, left : left + 8] = COLOURS[colour], 1
-            Image.fromarray(pixels).save(folder / f"{number}.png")
-            Image.fromarray(mask).save(folder / f"{number}-mask.png")
+            colour, left = list(families.COLOURS)[index], int(random.integers(0, 16))
+            families.draw_square(folder / f"{number}.png", colour, left, instance=1)
             tone = 0.5 * np.sin(2 * np.pi * 400 * (index + 1) * np.arange(4000) / 8000)
             soundfile.write(folder / f"{number}.wav", tone + random.normal(0, 0.01, 4000), 8000)
             row = {"image_file_name": f"{number}.png", "audio_file_name": f"{number}.wav", "label": colour}
@@ -138,8 +133,8 @@ def test_what_is_trained_is_exported_and_runs(case: Case, data: Path, tmp_path: 
                 assert np.linalg.norm(result.embedding) == pytest.approx(1, abs=1e-5)
                 assert result.label is None
             else:
-                assert result.label in COLOURS
-                assert set(result.scores) == set(COLOURS)
+                assert result.label in families.COLOURS
+                assert set(result.scores) == set(families.COLOURS)
             assert (result.region is not None) == (head == "vqa" and "image" in subset)
             if case[1] == "gated":
                 assert result.input_weights is not None

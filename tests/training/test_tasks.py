@@ -23,7 +23,6 @@ from mmedge.training.recipe import Recipe
 from mmedge.training.tokenizer import read_vocabulary, train_tokenizer
 from mmedge.training.train import train
 
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
 IMAGE = {**families.IMAGE, "width": 16, "height": 16}
 
 
@@ -36,11 +35,8 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir()
         rows = []
         for number in range(count):
-            colour, left = list(COLOURS)[number % 3], int(random.integers(0, 16))
-            pixels, mask = np.full((24, 24, 3), 128, np.uint8), np.zeros((24, 24), np.uint8)
-            pixels[8:16, left : left + 8], mask[8:16, left : left + 8] = COLOURS[colour], 3
-            Image.fromarray(pixels).save(folder / f"{number}.png")
-            Image.fromarray(mask).save(folder / f"{number}-mask.png")
+            colour, left = list(families.COLOURS)[number % 3], int(random.integers(0, 16))
+            families.draw_square(folder / f"{number}.png", colour, left, instance=3)
             side = "left" if left < 8 else "right"
             for text, label in (("What COLOUR is it?", colour), ("On which side is it?", side)):
                 row: dict[str, Any] = {"image_file_name": f"{number}.png", "text": text, "label": label}
