@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModel
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    get_verbosity,
+    is_progress_bar_enabled,
+    set_verbosity,
+    set_verbosity_error,
+)
 
 from mmedge.models.configuration import MmedgeConfig
 from mmedge.models.modeling import FusedModel
@@ -73,6 +83,20 @@ def load_checkpoint(path: str | Path) -> FusedModel:
     return model
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """transformers draws a bar for each file it reads or writes, and warns of what is meant."""
+    shown, verbosity = is_progress_bar_enabled(), get_verbosity()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        set_verbosity(verbosity)
+        if shown:
+            enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 # Of a published configuration: where it comes from, not what it is.
 _PROVENANCE = ("_name_or_path", "architectures", "dtype", "model_type", "transformers_version")
 
@@ -84,7 +108,8 @@ def _published(source: str, encoder: str) -> Any:
             f"encoder {encoder!r} has no published weights; expected one of {', '.join(ARCHITECTURES)}"
         )
     try:
-        model = AutoModel.from_pretrained(source, **architecture.arguments)
+        with quiet_transformers():
+            model = AutoModel.from_pretrained(source, **architecture.arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise InvalidArgument(
             f"encoder {encoder!r}: cannot load {source!r} ({error}); expected a folder with config.json and weights, "

@@ -20,18 +20,11 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
-from transformers.utils.logging import (
-    disable_progress_bar,
-    enable_progress_bar,
-    get_verbosity,
-    is_progress_bar_enabled,
-    set_verbosity,
-    set_verbosity_error,
-)
 
 from mmedge.data.folder import Sample
 from mmedge.evaluation import Evaluation, evaluate
 from mmedge.models import FusedModel
+from mmedge.models.checkpoint import quiet_transformers
 from mmedge.runtime.errors import CheckpointError, RecipeError
 from mmedge.training.build import build_model, read_data, write_tokenizer
 from mmedge.training.callbacks import EarlyStopping, Progress, ReportProgress, WeightAverage
@@ -107,7 +100,7 @@ def train(
         region_shape=model.region_shape,
     )
     average = None if recipe.training.ema is None else WeightAverage(model, recipe.training.ema, last)
-    with _quiet(), _threads(recipe.training.threads), _tensorboard(output, last) as board:
+    with quiet_transformers(), _threads(recipe.training.threads), _tensorboard(output, last) as board:
         trainer = FusedTrainer(
             model=model,
             args=args,
@@ -159,7 +152,7 @@ def _evaluate(
 
 
 def _save(model: FusedModel, output: Path, recipe: Recipe, checkpoints: Path) -> None:
-    with _quiet():
+    with quiet_transformers():
         model.save_pretrained(output)
     if (checkpoints / TOKENIZER_FILE).exists():
         shutil.copyfile(checkpoints / TOKENIZER_FILE, output / TOKENIZER_FILE)
@@ -210,20 +203,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers draws a bar for each file it writes, and warns of what is meant."""
-    shown, verbosity = is_progress_bar_enabled(), get_verbosity()
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        set_verbosity(verbosity)
-        if shown:
-            enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}

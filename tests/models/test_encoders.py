@@ -102,7 +102,9 @@ def test_the_masked_mean_of_nothing_is_zero() -> None:
     assert torch.equal(mean, torch.tensor([[1.0] * 4, [0.0] * 4]))
 
 
-def test_published_weights_are_loaded_kept_in_the_checkpoint_and_stay_as_they_are_when_frozen(tmp_path: Path) -> None:
+def test_published_weights_are_loaded_kept_in_the_checkpoint_and_stay_as_they_are_when_frozen(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(0)
     published = BertModel(BertConfig(**ENCODERS["bert"][1]["config"], max_position_embeddings=20)).eval()
     published.save_pretrained(tmp_path / "bert")
@@ -112,7 +114,9 @@ def test_published_weights_are_loaded_kept_in_the_checkpoint_and_stay_as_they_ar
         "freeze": True,
         "preprocess": TEXT,
     }
+    capfd.readouterr()
     model = new_model(MmedgeConfig(modalities={"text": part}, fusion_dim=8, id2label={0: "no", 1: "yes"}))
+    assert capfd.readouterr() == ("", "")  # no word of the layer that is left out
     ids = random_batch({"text": part}, 2)["text"]
     expected = published(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     torch.testing.assert_close(model.encoders["text"].train()(ids).tokens, expected)
