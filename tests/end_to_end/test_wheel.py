@@ -83,9 +83,9 @@ def test_one_wheel_fits_every_python_and_holds_no_sources(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if name.startswith("mmedge/")}
     assert {"mmedge/py.typed", "mmedge/runtime/libmmedge.so", "mmedge/runtime/_abi.py"} <= inside
-    assert {"mmedge/export/graph.py", "mmedge/runtime/session.py"} <= inside
+    assert {"mmedge/export/graph.py", "mmedge/runtime/session.py", "mmedge/report/page.html"} <= inside
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"mmedge", "mmedge.libs"}
-    foreign = [n for n in inside if not n.endswith((".py", ".typed", ".so", ".md", "/"))]
+    foreign = [n for n in inside if not n.endswith((".py", ".typed", ".so", ".md", ".html", "/"))]
     assert foreign == []
 
 
