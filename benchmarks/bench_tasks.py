@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from scipy.stats import t as student
 
 from mmedge.data import av_digits, sort_of_clevr, speakers
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of AV-digits and speakers")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # as in training; small models gain nothing from more
     bench = Bench(arguments)
     report: dict[str, Any] = {"split": arguments.split, "details": {}}
     for task in arguments.task or TASKS:
