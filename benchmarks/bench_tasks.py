@@ -66,8 +66,8 @@ class Bench:
         """With all modalities of the model, on the split asked for."""
         names, labels = list(model.config.modalities or {}), model.config.labels
         samples = read_split(data, self.split, names, labels)
-        result = evaluate(predictor(model), samples, names, labels, task=model.config.head, group_by=group_by)
-        return result[tuple(names)]
+        options: dict[str, Any] = {"task": model.config.head, "group_by": group_by, "subsets": [tuple(names)]}
+        return evaluate(predictor(model), samples, names, labels, **options).subsets[0]
 
     # ---- Sort-of-CLEVR -----------------------------------------------------------------------------------------------
 

@@ -202,9 +202,11 @@ def evaluate(
     metric: Metric = "cosine",
     pairs: Iterable[tuple[int, int]] | None = None,
     group_by: str | None = None,
+    subsets: Sequence[tuple[str, ...]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run `predict` on every sample under every non-empty subset of `modalities`, and score what it returns.
+    """Run `predict` on every sample under every non-empty subset of `modalities`, or under `subsets` alone, and score
+    what it returns.
 
     `predict` gets decoded inputs by modality (see `Sample.load`), those outside the subset left out. A
     sample takes part in the subsets whose modalities it has. `pairs` are those verification looks at, as line numbers
@@ -220,10 +222,11 @@ def evaluate(
         raise InvalidArgument(f"no row has the column {group_by!r}; found {', '.join(sorted(columns)) or 'none'}")
     what = Task(task, tuple(labels), multi_label, metric, None if pairs is None else tuple(pairs))
     outcomes: dict[tuple[str, ...], list[Outcome]] = {}
+    subsets = modality_subsets(modalities) if subsets is None else subsets
     for done, sample in enumerate(samples, start=1):
         inputs = sample.load()
         mask = sample.mask() if task == "vqa" and "image" in inputs else None
-        for subset in modality_subsets(modalities):
+        for subset in subsets:
             if inputs.keys() >= set(subset):
                 prediction = predict({modality: inputs[modality] for modality in subset})
                 found = _region(prediction.region, mask) if mask is not None and "image" in subset else None
@@ -232,7 +235,7 @@ def evaluate(
             progress(done, len(samples))
     if not outcomes:
         raise DataError(f"none of the {len(samples)} samples has {' or '.join(modalities)}; nothing to evaluate")
-    ordered = (subset for subset in modality_subsets(modalities) if subset in outcomes)
+    ordered = (subset for subset in subsets if subset in outcomes)
     return Evaluation(what, tuple(_score(what, subset, outcomes, group_by) for subset in ordered))
 
 
@@ -301,6 +304,7 @@ def _score(
     group_by: str | None,
 ) -> SubsetScores:
     found = outcomes[subset]
+    two_ways = task.name == "embedding" and len(subset) == 2 and all((name,) in outcomes for name in subset)
     members: dict[str, list[Outcome]] = {}
     if group_by is not None:
         for outcome in found:
@@ -312,7 +316,7 @@ def _score(
         report=report,
         groups={group: _main_value(task, some) for group, some in sorted(members.items())},
         region=_regions(found) if task.name == "vqa" and "image" in subset else None,
-        cross_modal=_cross_modal(task, subset, outcomes) if task.name == "embedding" and len(subset) == 2 else {},
+        cross_modal=_cross_modal(task, subset, outcomes) if two_ways else {},
         outcomes=tuple(found),
     )
 

@@ -45,6 +45,14 @@ def test_subsets_no_sample_has_are_left_out(tones: Path) -> None:
         scores["image", "audio"]
 
 
+def test_subsets_not_asked_for_are_not_run(scenes: list[Sample]) -> None:
+    for task in ("classification", "embedding"):
+        every = evaluate(answer, scenes, MODALITIES, SIDES, task=task)  # type: ignore[arg-type]
+        both = evaluate(answer, scenes, MODALITIES, SIDES, task=task, subsets=[("image", "audio")])  # type: ignore[arg-type]
+        assert [subset.modalities for subset in both.subsets] == [("image", "audio")]
+        assert both.subsets[0].main == every["image", "audio"].main
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return read_split(make_scenes(tmp_path_factory.mktemp("scenes")), "validation", MODALITIES, SIDES)
