@@ -82,7 +82,7 @@ def export_bundle(
         score: measures the bundle's accuracy through its session; kept as evidence.
         provenance: what the bundle is made from; versions are added.
         directory: where the files that preprocessing names, such as a tokenizer, lie; they go into the bundle.
-        tolerance: largest difference of any value of an output, as `compare` judges it.
+        tolerance: largest absolute difference of any value of an output.
         progress: called with the stage's name, how much is done, of how much.
 
     Raises:

@@ -44,7 +44,7 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """True where every output is finite and within `tolerance` in every subset of modalities."""
+    """True where every output is finite and within `tolerance` (absolute) in every subset of modalities."""
 
     tolerance: float
     outputs: tuple[OutputParity, ...]
@@ -92,8 +92,7 @@ def compare(
         reference, candidate: (sample, subset) -> outputs by name; only modalities in `subset` are present.
         samples: (name, sample) pairs; a sample maps modalities to inputs, and may lack some or hold None.
         modalities: all of them, in the order of the model.
-        tolerance: largest absolute difference allowed of any value; of an output whose largest value is over 1, as a
-            part of that, since what float32 rounds grows with it.
+        tolerance: largest absolute difference allowed of any value.
 
     Raises:
         InvalidArgument: there are no samples, or none that has all modalities of some subset.
@@ -130,7 +129,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.samples = self.agreed = self.non_finite = 0
-        self.max_abs = self.max_rel = self.max_judged = -1.0
+        self.max_abs = self.max_rel = -1.0
         self.cosine_min = 1.0
         self.worst = ""
 
@@ -146,9 +145,8 @@ class _Tally:
         self.max_rel = max(self.max_rel, error / max(scale, _LEAST_SCALE))
         norms = float(np.linalg.norm(a) * np.linalg.norm(b))
         self.cosine_min = min(self.cosine_min, float(a @ b) / norms if norms else float(not error))
-        self.max_abs = max(self.max_abs, error)
-        if error / max(scale, 1.0) > self.max_judged:
-            self.max_judged = error / max(scale, 1.0)
+        if error > self.max_abs:
+            self.max_abs = error
             self.worst = self.worst if self.non_finite else name
 
     def result(self, subset: tuple[str, ...], output: str, tolerance: float) -> OutputParity:
@@ -163,5 +161,5 @@ class _Tally:
             top1_agreement=self.agreed / self.samples,
             non_finite=self.non_finite,
             worst_sample=self.worst,
-            passed=finite and self.max_judged <= tolerance,
+            passed=finite and self.max_abs <= tolerance,
         )

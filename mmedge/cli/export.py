@@ -20,12 +20,7 @@ from mmedge.cli.ui import json_option, megabytes, print_json, print_next, print_
 )
 @click.option("--split", default="validation", show_default=True, help="The split of the data to use.")
 @click.option("--parity-samples", default=100, show_default=True, help="Samples to compare, spread over the split.")
-@click.option(
-    "--tolerance",
-    default=1e-4,
-    show_default=True,
-    help="Largest difference of any output, of values over 1 as a part of the largest.",
-)
+@click.option("--tolerance", default=1e-4, show_default=True, help="Largest absolute difference of any output.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @json_option
 def export(
