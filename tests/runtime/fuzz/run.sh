@@ -7,7 +7,7 @@ export UBSAN_OPTIONS=print_stacktrace=1
 mkdir -p "$CRASHES"
 one='target=$1; name=${target##*fuzz_}
 echo "fuzzing $name for $SECONDS_EACH s"
-if "$target" -max_total_time="$SECONDS_EACH" -timeout=60 -rss_limit_mb=4096 -max_len=16384 -print_final_stats=1 \
+if "$target" -max_total_time="$SECONDS_EACH" -timeout=20 -rss_limit_mb=4096 -max_len=16384 -print_final_stats=1 \
      -artifact_prefix="$CRASHES/$name-" "$CORPUS/$name" > "$CRASHES/$name.log" 2>&1; then
   echo "$name: $(grep -o "number_of_executed_units: [0-9]*" "$CRASHES/$name.log" | grep -o "[0-9]*$") inputs, no fault"
 else
