@@ -8,8 +8,8 @@ there is taken as it is; what is made can be interrupted and goes on.
 
 Figures are fractions. `sort_of_clevr`: accuracy per kind of question and the mean IoU of the region; `av_digits`:
 accuracy by variant, mean over seeds, at an image noise of .3 and 10 dB; `speakers`: equal error rate, mean over seeds.
-`details` has each noise level, seed and speaker, 95 % intervals of the mean over speakers (Student's t, a speaker being
-one sample), the baseline CNN+MLP, and Resemblyzer on the same pairs (GE2E, Wan et al. 2018, by the cosine; its weights
+`details` has each noise level, seed and speaker, 95 % intervals of the mean over people (Student's t, a person in all
+the languages they speak being one sample), the baseline CNN+MLP, and Resemblyzer on the same pairs (GE2E, Wan et al. 2018, by the cosine; its weights
 learnt from thousands of people come with it, and its own preprocessing, which leaves out silence).
 
 `--split test` is there to be looked at once, with the recipes fixed. Of the speakers, its people had been run through
@@ -124,7 +124,7 @@ class Bench:
             "mean": mean(run.main.value or 0.0 for run in runs),
             "seeds": [run.main.value for run in runs],
             "speakers": by_speaker,
-            "interval": interval(list(by_speaker.values())),
+            "interval": interval(by_speaker),
         }
 
     # ---- Speakers ----------------------------------------------------------------------------------------------------
@@ -161,8 +161,12 @@ def resemblyzer() -> Predict:
     return predict
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """95 % of the mean: x +- t s / sqrt(n), n - 1 degrees of freedom."""
+def interval(by_speaker: Mapping[str, float]) -> tuple[float, float]:
+    """95 % of the mean over people, from figures by PERSON-LANGUAGE: x +- t s / sqrt(n), n - 1 degrees of freedom."""
+    people: dict[str, list[float]] = {}
+    for speaker, value in by_speaker.items():
+        people.setdefault(speaker.rpartition("-")[0], []).append(value)
+    values = [mean(voices) for voices in people.values()]
     half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
     return mean(values) - half, mean(values) + half
 
