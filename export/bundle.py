@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +16,10 @@ from mmedge.export.graph import OPSET, export_graph, to_bytes
 from mmedge.export.parity import ParityReport, compare
 from mmedge.export.targets import Target
 from mmedge.export.tensorrt_rtx import check_parse
+from mmedge.export.writing import check_destination, staged, write_bundle
 from mmedge.runtime import Preprocessor, Session
-from mmedge.runtime.errors import BundleError, InvalidArgument
-from mmedge.runtime.manifest import File, Graph, Input, Manifest, Output
+from mmedge.runtime.errors import InvalidArgument
+from mmedge.runtime.manifest import Graph, Input, Manifest, Output
 
 PRESENCE = "presence"
 
@@ -90,7 +86,7 @@ def export_bundle(
         ExportError: the module cannot be exported for the target, or its parser refuses the graph.
         BundleError: the destination exists and may not be replaced.
     """
-    _check_destination(destination, overwrite)
+    check_destination(destination, overwrite)
     progress("graph", 0, 1)
     example = {**_absent(inputs), PRESENCE: torch.ones(1, len(inputs), dtype=torch.bool)}
     model = export_graph(module, example, target=target, output_names=task.outputs, metadata={"task": task.name})
@@ -123,7 +119,7 @@ def export_bundle(
             "onnx": version("onnx"),
         },
     )
-    with _staged(destination) as folder:
+    with staged(destination) as folder:
         write_bundle(folder, manifest, files)
         session = Session(folder)
         parity = compare(
@@ -137,46 +133,6 @@ def export_bundle(
         evidence = {"parity": parity.to_dict(), "accuracy": score(session)}
         manifest = write_bundle(folder, manifest.model_copy(update={"evidence": evidence}), files)
     return ExportedBundle(destination, manifest, parity)
-
-
-def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
-    """Write `files`, then a manifest that holds their hashes, then the manifest's own digest, into `folder`."""
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    hashes = {
-        name: File(size=len(content), sha256=hashlib.sha256(content).hexdigest()) for name, content in files.items()
-    }
-    manifest = manifest.model_copy(update={"files": hashes})
-    text = (manifest.model_dump_json(indent=2) + "\n").encode()
-    (folder / "manifest.json").write_bytes(text)
-    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
-    return manifest
-
-
-def _check_destination(destination: Path, overwrite: bool) -> None:
-    if destination.suffix != ".mme":
-        raise InvalidArgument(f"{destination}: expected a name that ends in .mme")
-    if not destination.parent.is_dir():
-        raise InvalidArgument(f"{destination.parent}: no such directory; create it first")
-    if destination.exists() and not overwrite:
-        raise BundleError(f"{destination} exists, and a bundle is never changed; choose another name or --overwrite")
-    if destination.exists() and not (destination / "manifest.json").is_file():
-        raise BundleError(f"{destination} exists and is no bundle; it will not be overwritten")
-
-
-@contextmanager
-def _staged(destination: Path) -> Iterator[Path]:
-    """A folder beside `destination` that takes its place if the body succeeds, and is removed if it does not."""
-    staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    folder = staging / "new"
-    folder.mkdir()
-    try:
-        yield folder
-        if destination.exists():
-            os.rename(destination, staging / "old")
-        os.rename(folder, destination)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _absent(inputs: Sequence[Input]) -> dict[str, Tensor]:

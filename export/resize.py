@@ -79,7 +79,7 @@ def _run_node(
     model: onnx.ModelProto, node: onnx.NodeProto, probe: np.ndarray[Any, Any], inputs: Mapping[str, Tensor]
 ) -> np.ndarray[Any, Any]:
     """The output of `node` for the image `probe`; the rest of the graph computes the sizes it is given."""
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     cut = onnx.ModelProto()
     cut.CopyFrom(model)

@@ -37,6 +37,7 @@ from mmedge.metrics import (
     score_pairs,
     verification,
 )
+from mmedge.runtime import Session
 from mmedge.runtime.errors import DataError, InvalidArgument
 
 Report = ClassificationReport | MultiLabelReport | EmbeddingReport
@@ -169,9 +170,10 @@ class SubsetScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores per subset of modalities, single ones first, all of them last."""
+    """Scores of so many samples, per subset of modalities, single ones first, all of them last."""
 
     task: Task
+    samples: int
     subsets: tuple[SubsetScores, ...]
 
     def __getitem__(self, modalities: tuple[str, ...]) -> SubsetScores:
@@ -184,6 +186,13 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """JSON types: subset, its modalities joined by "+", -> its scores."""
         return {"+".join(subset.modalities): subset.to_dict() for subset in self.subsets}
+
+    def to_evidence(self, data: str) -> dict[str, Any]:
+        """What a manifest keeps of it: the figures that sum up each subset, and what they were measured on."""
+        subsets = {
+            "+".join(subset.modalities): {**subset.summary, "samples": len(subset.outcomes)} for subset in self.subsets
+        }
+        return {"data": data, "samples": self.samples, "subsets": subsets}
 
 
 def modality_subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -236,7 +245,26 @@ def evaluate(
     if not outcomes:
         raise DataError(f"none of the {len(samples)} samples has {' or '.join(modalities)}; nothing to evaluate")
     ordered = (subset for subset in subsets if subset in outcomes)
-    return Evaluation(what, tuple(_score(what, subset, outcomes, group_by) for subset in ordered))
+    return Evaluation(what, len(samples), tuple(_score(what, subset, outcomes, group_by) for subset in ordered))
+
+
+def bundle_predictor(session: Session) -> tuple[Predict, list[str], dict[str, Any]]:
+    """A bundle as `evaluate` takes it: the function, the modalities, and the options that its manifest tells.
+
+    Raises:
+        InvalidArgument: two of its inputs are of one modality, of which a row of data holds one.
+    """
+    manifest = session.manifest
+    names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
+    if len(names) < len(manifest.inputs):
+        inputs = ", ".join(f"{entry.name} ({entry.modality})" for entry in manifest.inputs)
+        raise InvalidArgument(f"{manifest.name} has the inputs {inputs}; a row of data holds one of each modality")
+
+    def predict(inputs: Mapping[str, Any]) -> Prediction:
+        return session.run(**{names[modality]: value for modality, value in inputs.items()})
+
+    options = {"task": manifest.task, "multi_label": manifest.multi_label, "metric": manifest.metric or "cosine"}
+    return predict, list(names), options
 
 
 def read_pairs(path: Path | str, samples: Sequence[Sample]) -> list[tuple[int, int]]:

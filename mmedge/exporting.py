@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import transformers
 
 from mmedge.data.folder import read_split
-from mmedge.evaluation import evaluate
+from mmedge.evaluation import bundle_predictor, evaluate
 from mmedge.export.bundle import ExportedBundle, Task, export_bundle
 from mmedge.export.targets import Target
-from mmedge.metrics import Metric
 from mmedge.models import FusedModel, MmedgeConfig, load_checkpoint, modality_of, tensor_shape
 from mmedge.runtime import Session
 from mmedge.runtime.errors import CheckpointError, InvalidArgument
@@ -90,27 +89,16 @@ def export_checkpoint(
     chosen = samples[::step][:parity_samples]
 
     def score(session: Session) -> dict[str, Any]:
-        def predict(given: Mapping[str, Any]) -> Any:
-            return session.run(**given)
-
+        predict, _, options = bundle_predictor(session)
         scores = evaluate(
             predict,
             samples,
             modalities,
             labels,
-            task=task.name,
-            multi_label=model.config.multi_label,
-            metric=cast(Metric, model.config.metric),
+            **options,
             progress=lambda done, total: progress("accuracy", done, total),
         )
-        return {
-            "data": f"{data.name}/{split}",
-            "samples": len(samples),
-            "subsets": {
-                "+".join(subset.modalities): {**subset.summary, "samples": len(subset.outcomes)}
-                for subset in scores.subsets
-            },
-        }
+        return scores.to_evidence(f"{data.name}/{split}")
 
     return export_bundle(
         model,

@@ -205,7 +205,7 @@ def write_hand_made(folder: Path, model: Any, parts: dict[str, Any]) -> None:
     """A bundle of a graph made by hand; `parts` are the manifest's, inputs and outputs as tuples."""
     import shutil
 
-    from mmedge.export.bundle import write_bundle
+    from mmedge.export.writing import write_bundle
     from mmedge.runtime.manifest import Graph, Input, Manifest, Output
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -300,7 +300,7 @@ def main(folder: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
-    from mmedge.export.bundle import write_bundle
+    from mmedge.export.writing import write_bundle
     from mmedge.runtime import read_manifest
 
     folder.mkdir(parents=True, exist_ok=True)

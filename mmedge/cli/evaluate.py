@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,26 +81,12 @@ def evaluate(
 def _load(model: Path) -> tuple[Predict, list[str], list[str], dict[str, Any]]:
     """A model as a function, its modalities and labels, and what it is for."""
     if model.suffix == ".mme":
+        from mmedge.evaluation import bundle_predictor
         from mmedge.runtime import Session
-        from mmedge.runtime.errors import InvalidArgument
 
         session = Session(model)
-        manifest = session.manifest
-        names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
-        if len(names) < len(manifest.inputs):
-            inputs = ", ".join(f"{entry.name} ({entry.modality})" for entry in manifest.inputs)
-            raise InvalidArgument(f"{model} has the inputs {inputs}; a row of data holds one of each modality")
-
-        def run(inputs: Mapping[str, Any]) -> Any:
-            return session.run(**{names[modality]: value for modality, value in inputs.items()})
-
-        found = manifest.model_dump()
-        options = {
-            "task": manifest.task,
-            "multi_label": found.get("multi_label", False),
-            "metric": found.get("metric") or "cosine",
-        }
-        return run, list(names), session.labels, options
+        predict, modalities, options = bundle_predictor(session)
+        return predict, modalities, session.labels, options
 
     from mmedge.models import load_checkpoint
     from mmedge.training.inference import predictor

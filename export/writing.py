@@ -1,0 +1,55 @@
+"""Writing a bundle: whole and beside its place first, so that nothing half-written is ever found there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmedge.runtime.errors import BundleError, InvalidArgument
+from mmedge.runtime.manifest import File, Manifest
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """Write `files`, then a manifest that holds their hashes, then the manifest's own digest, into `folder`."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    hashes = {
+        name: File(size=len(content), sha256=hashlib.sha256(content).hexdigest()) for name, content in files.items()
+    }
+    manifest = manifest.model_copy(update={"files": hashes})
+    text = (manifest.model_dump_json(indent=2) + "\n").encode()
+    (folder / "manifest.json").write_bytes(text)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+    return manifest
+
+
+def check_destination(destination: Path, overwrite: bool) -> None:
+    """Raise where no bundle can be written: a name without .mme, a folder that is not there, a bundle in the way."""
+    if destination.suffix != ".mme":
+        raise InvalidArgument(f"{destination}: expected a name that ends in .mme")
+    if not destination.parent.is_dir():
+        raise InvalidArgument(f"{destination.parent}: no such directory; create it first")
+    if destination.exists() and not overwrite:
+        raise BundleError(f"{destination} exists, and a bundle is never changed; choose another name or --overwrite")
+    if destination.exists() and not (destination / "manifest.json").is_file():
+        raise BundleError(f"{destination} exists and is no bundle; it will not be overwritten")
+
+
+@contextmanager
+def staged(destination: Path) -> Iterator[Path]:
+    """A folder beside `destination` that takes its place if the body succeeds, and is removed if it does not."""
+    staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    folder = staging / "new"
+    folder.mkdir()
+    try:
+        yield folder
+        if destination.exists():
+            os.rename(destination, staging / "old")
+        os.rename(folder, destination)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
