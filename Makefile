@@ -67,7 +67,7 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# The rooms as they are installed: under one name.
-	rm -rf build/types && mkdir -p build/types/mmedge && ln -s $(CURDIR)/mmedge/* $(CURDIR)/export $(CURDIR)/runtime build/types/mmedge
+	rm -rf build/types && mkdir -p build/types/mmedge && ln -s $(CURDIR)/mmedge/* $(addprefix $(CURDIR)/,export calibration runtime) build/types/mmedge
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mmedge
 	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES) $(wildcard benchmarks/*.c)
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log

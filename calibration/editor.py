@@ -1,0 +1,71 @@
+"""Writes a graph anew, node by node, with tensors quantised on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from mmedge.calibration.graph import GraphIndex
+from mmedge.calibration.layers import Layer, quantize, weight_scales
+
+
+class GraphEditor:
+    """A copy of `model` in the making: nodes are added in their order, initializers under names of their own.
+
+    `index` is of the graph as it was.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
+        self.index = GraphIndex(model.graph)
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._pairs = 0
+
+    def constant(self, name: str, values: npt.NDArray[Any]) -> str:
+        """An initializer; one of the same name is the same."""
+        self._constants.setdefault(name, numpy_helper.from_array(values, name))
+        return name
+
+    def add(self, operator: str, inputs: Sequence[str], output: str, name: str = "", **attributes: Any) -> str:
+        """A node with one output, which is given back."""
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name or output, **attributes))
+        return output
+
+    def scale_and_zero(self, name: str, scale: float, zero: np.generic[Any]) -> tuple[str, str]:
+        """A tensor's step and the integer that stands for 0."""
+        return (
+            self.constant(f"{name}/scale", np.array(scale, np.float32)),
+            self.constant(f"{name}/zero_point", np.array(zero)),
+        )
+
+    def dequantize(self, quantized: str, scale: str, zero: str, **attributes: Any) -> str:
+        """Another float reading of an integer tensor: engines fuse one that a single node takes."""
+        self._pairs += 1
+        return self.add("DequantizeLinear", [quantized, scale, zero], f"{quantized}/{self._pairs}", **attributes)
+
+    def weight(self, layer: Layer, input_scale: float) -> tuple[str, npt.NDArray[np.float32]]:
+        """A float reading of a layer's weight in int8, and the steps of its channels."""
+        weight = self.index.constant(layer.weight)
+        assert weight is not None
+        scales = weight_scales(weight, layer.axis, self.index.constant(layer.bias), input_scale)
+        stored = self.constant(f"{layer.name}/weight", quantize(weight, scales, layer.axis))
+        scale = self.constant(f"{layer.name}/weight_scale", scales)
+        zero = self.constant(f"{layer.name}/weight_zero_point", np.zeros(len(scales), np.int8))
+        return self.dequantize(stored, scale, zero, axis=layer.axis), scales
+
+    def finish(self) -> onnx.ModelProto:
+        """The graph, without the initializers that no node takes any more."""
+        graph = self._model.graph
+        used = {name for node in self.nodes for name in node.input} | {value.name for value in graph.output}
+        kept = [entry for entry in graph.initializer if entry.name in used]
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(self.nodes)
+        graph.initializer.extend([*kept, *(entry for name, entry in self._constants.items() if name in used)])
+        return self._model

@@ -1,0 +1,52 @@
+"""Integers for TensorRT: int8 with zero point 0 on what layers take, and everything else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import onnx
+
+from mmedge.calibration.editor import GraphEditor
+from mmedge.calibration.layers import activation_scale, find_layers, find_sums
+
+
+def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
+    """The graph with the layers named in `chosen` in INT8, for strongly typed networks of TensorRT 10, 11 and RTX.
+
+    A layer's input and weights are quantised and read back before it; its bias stays float, its ReLU where it is. Of a
+    sum that takes a chosen layer's output, the other branch is quantised, so that the sum becomes part of the layer.
+
+    ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
+    """
+    editor = GraphEditor(model)
+    index = editor.index
+    layers = {layer.name: layer for layer in find_layers(model) if layer.name in chosen}
+    outputs = {layer.output for layer in layers.values()}
+    # Of two branches that both are layers either will do.
+    skips = {
+        entry.name: next((name for name in entry.inputs if name not in outputs), entry.inputs[1])
+        for entry in find_sums(model, list(layers.values()))
+        if outputs.intersection(entry.inputs)
+    }
+    read: dict[str, str] = {}
+
+    def pair(name: str) -> str:
+        if name not in read:
+            root = index.root(name)
+            scale, zero = editor.scale_and_zero(root, activation_scale(ranges[root]), np.int8(0))
+            quantized = editor.add("QuantizeLinear", [name, scale, zero], f"{name}/int8")
+            read[name] = editor.dequantize(quantized, scale, zero)
+        return read[name]
+
+    for node in model.graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        layer = layers.get(node.name)
+        if layer is not None:
+            copy.input[0] = pair(layer.source)
+            copy.input[1], _ = editor.weight(layer, activation_scale(ranges[index.root(layer.source)]))
+        elif node.name in skips:
+            copy.input[list(node.input).index(skips[node.name])] = pair(skips[node.name])
+        editor.nodes.append(copy)
+    return editor.finish()

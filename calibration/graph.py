@@ -1,0 +1,80 @@
+"""What a pass over an ONNX graph asks of it: who makes a tensor, who takes it, and which are constant."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+# These move values and compute none: a tensor has the range of what it is made of.
+MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"})
+
+
+class GraphIndex:
+    """The tensors of a graph's top level."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.initializers = {entry.name: entry for entry in graph.initializer}
+        self.producers = {name: node for node in graph.node for name in node.output if name}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in dict.fromkeys(node.input):
+                self.consumers.setdefault(name, []).append(node)
+        self.outputs = {value.name for value in graph.output}
+
+    def constant(self, name: str | None) -> npt.NDArray[Any] | None:
+        """The values of an initializer; None where `name` is none."""
+        entry = self.initializers.get(name or "")
+        return None if entry is None else numpy_helper.to_array(entry)
+
+    def only_consumer(self, name: str) -> onnx.NodeProto | None:
+        """The one node that takes the tensor, where nothing else sees it."""
+        takers = self.consumers.get(name, [])
+        return takers[0] if len(takers) == 1 and name not in self.outputs else None
+
+    def root(self, name: str) -> str:
+        """The tensor whose values `name` has, in another shape or order."""
+        node = self.producers.get(name)
+        while node is not None and node.op_type in MOVES:
+            name = node.input[0]
+            node = self.producers.get(name)
+        return name
+
+
+def structure_hash(model: onnx.ModelProto) -> str:
+    """SHA-256 of what a graph computes, its weights aside."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for entry in bare.graph.initializer:
+        if len(entry.dims):  # a scalar is a setting rather than a weight
+            entry.CopyFrom(onnx.TensorProto(name=entry.name, dims=entry.dims, data_type=entry.data_type))
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def weights_hash(model: onnx.ModelProto) -> str:
+    """SHA-256 of a graph's weights, by name."""
+    digest = hashlib.sha256()
+    for entry in sorted(model.graph.initializer, key=lambda entry: entry.name):
+        digest.update(entry.name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(numpy_helper.to_array(entry)).tobytes())
+    return digest.hexdigest()
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values."""
+    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy of the graph that gives `tensors` beside its own outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    there = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
+    return copy

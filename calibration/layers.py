@@ -1,0 +1,132 @@
+"""The layers of a graph that have integer kernels on every target: products with constant weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmedge.calibration.graph import GraphIndex, attributes
+from mmedge.calibration.ranges import LEVELS
+
+LEAST_SCALE = 2.0**-40
+"""Of a tensor that is zero throughout: far below any value, and far above where products of two would vanish."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or matrix product with what follows it into one kernel.
+
+    name: of its node. source: the tensor it takes; weight: the initializer, int8 along `axis` of channels; bias: an
+    initializer, or None; bias_node, relu_node: the nodes that add it and cut off below zero, or None; output: the
+    tensor that comes out at the end.
+    """
+
+    name: str
+    source: str
+    weight: str
+    axis: int
+    bias: str | None
+    bias_node: str | None
+    relu_node: str | None
+    output: str
+
+
+@dataclass(frozen=True)
+class Sum:
+    """An addition of two tensors that both can be integers, such as a residual one. name: of its node; inputs: the two;
+    relu_node: what cuts it off below zero, or None; output: the tensor that comes out at the end.
+    """
+
+    name: str
+    inputs: tuple[str, str]
+    relu_node: str | None
+    output: str
+
+
+def find_layers(model: onnx.ModelProto) -> list[Layer]:
+    """The layers at the top level of a graph, in its order."""
+    index = GraphIndex(model.graph)
+    found = (_layer(index, node) for node in model.graph.node)
+    return [layer for layer in found if layer is not None]
+
+
+def _layer(index: GraphIndex, node: onnx.NodeProto) -> Layer | None:
+    if node.op_type not in ("Conv", "Gemm", "MatMul") or node.domain:
+        return None
+    weight = index.constant(node.input[1])
+    if weight is None or node.input[0] in index.initializers or weight.dtype != np.float32:
+        return None
+    options = attributes(node)
+    if node.op_type == "Gemm" and (options.get("transA") or {options.get(k, 1.0) for k in ("alpha", "beta")} != {1.0}):
+        return None
+    if node.op_type == "MatMul" and weight.ndim != 2:
+        return None
+    axis = 0 if node.op_type == "Conv" or options.get("transB") else 1
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+    if bias is not None and index.constant(bias) is None:
+        return None
+    output, bias_node, relu_node = node.output[0], None, None
+    after = index.only_consumer(output)
+    if node.op_type == "MatMul" and after is not None and after.op_type == "Add":
+        (other,) = [name for name in after.input if name != output] or [""]
+        values = index.constant(other)
+        if values is not None and values.shape == (weight.shape[1],):
+            bias, bias_node, output = other, after.name, after.output[0]
+            after = index.only_consumer(output)
+    if after is not None and after.op_type == "Relu":
+        relu_node, output = after.name, after.output[0]
+    return Layer(node.name, node.input[0], node.input[1], axis, bias, bias_node, relu_node, output)
+
+
+def find_sums(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Sum]:
+    """The sums of what the convolutions among `layers` give, of what layers take, and of other such sums."""
+    index = GraphIndex(model.graph)
+    convolutions = {node.name for node in model.graph.node if node.op_type == "Conv"}
+    integers = {layer.source for layer in layers} | {layer.output for layer in layers if layer.name in convolutions}
+    found = []
+    for node in model.graph.node:
+        if node.op_type != "Add" or not integers.issuperset(node.input):
+            continue
+        output, after = node.output[0], index.only_consumer(node.output[0])
+        relu_node = after.name if after is not None and after.op_type == "Relu" else None
+        if after is not None and relu_node:
+            output = after.output[0]
+        found.append(Sum(node.name, (node.input[0], node.input[1]), relu_node, output))
+        integers.add(output)
+    return found
+
+
+def tensors_to_range(model: onnx.ModelProto) -> list[str]:
+    """The tensors whose range an integer graph needs: what layers and sums take, and what they give."""
+    index, layers = GraphIndex(model.graph), find_layers(model)
+    names = [name for layer in layers for name in (index.root(layer.source), layer.output)]
+    names += [name for entry in find_sums(model, layers) for name in (*map(index.root, entry.inputs), entry.output)]
+    return list(dict.fromkeys(names))
+
+
+def activation_scale(amax: float) -> float:
+    """Of a tensor whose magnitudes go up to `amax`: its step in 8 bits, above 0 whatever it holds."""
+    return float(np.float32(max(amax / LEVELS, LEAST_SCALE)))
+
+
+def weight_scales(
+    weight: npt.NDArray[np.float32], axis: int, bias: npt.NDArray[np.float32] | None, input_scale: float
+) -> npt.NDArray[np.float32]:
+    """A step per channel, float32 [channels]: the largest magnitude is 127 steps. A channel of nothing, or one too
+    faint beside its bias for 32 bits of their common step, gets as large a step as keeps the bias.
+    """
+    others = tuple(dimension for dimension in range(weight.ndim) if dimension != axis)
+    scales = np.maximum(np.abs(weight).max(axis=others) / LEVELS, LEAST_SCALE)
+    if bias is not None:
+        scales = np.maximum(scales, np.abs(bias) / (input_scale * 2.0**30))
+    return np.asarray(scales, np.float32)
+
+
+def quantize(values: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.int8]:
+    """int8 of the same shape: to the nearest step, to the even one between two."""
+    shape = [-1 if dimension == axis else 1 for dimension in range(values.ndim)]
+    return np.asarray(np.clip(np.rint(values / scales.reshape(shape)), -LEVELS, LEVELS), np.int8)

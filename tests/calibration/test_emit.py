@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.calibration.emit_cpu import emit_cpu
+from mmedge.calibration.emit_tensorrt import emit_tensorrt
+from mmedge.calibration.graph import with_outputs
+from mmedge.calibration.layers import find_layers, quantize, tensors_to_range, weight_scales
+from mmedge.calibration.ranges import LEVELS
+from mmedge.export.tensorrt_rtx import build_engine
+
+Emit = Callable[[onnx.ModelProto, Mapping[str, float], list[str]], onnx.ModelProto]
+EMITTERS: list[Emit] = [emit_cpu, emit_tensorrt]
+ALL = ["conv0", "conv1", "product0", "product1", "gemm"]
+
+
+def session(model: onnx.ModelProto, optimized: Path | None = None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def pictures(count: int = 64) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal((count, 3, 6, 6)).astype(np.float32)
+
+
+def ranges_of(model: onnx.ModelProto, x: npt.NDArray[np.float32]) -> dict[str, float]:
+    names = tensors_to_range(model)
+    found = session(with_outputs(model, names)).run(names, {"x": x})
+    return {name: float(np.abs(values).max()) for name, values in zip(names, found, strict=True)}
+
+
+# ---- Layers and their weights ----------------------------------------------------------------------------------------
+
+
+def test_layers_go_through_their_sum_and_their_relu(small_graph: onnx.ModelProto) -> None:
+    found = {layer.name: layer for layer in find_layers(small_graph)}
+    assert list(found) == ALL
+    assert (found["conv0"].source, found["conv0"].output, found["conv0"].axis) == ("x", "r0", 0)
+    # Two take what the first convolution gives before its sum: no ReLU of its own.
+    assert (found["conv1"].output, found["conv1"].relu_node) == ("c1", None)
+    assert (found["product0"].bias, found["product0"].output, found["product0"].axis) == ("b2", "r2", 1)
+    assert (found["product1"].bias, found["product1"].output) == ("b3", "l1")
+    assert (found["gemm"].bias, found["gemm"].output, found["gemm"].axis) == ("b5", "logits", 0)
+
+
+def test_moved_tensors_have_the_range_of_what_they_are_made_of(small_graph: onnx.ModelProto) -> None:
+    assert set(tensors_to_range(small_graph)) == {"x", "r0", "c1", "r1", "r2", "l1", "v", "logits"}
+
+
+WEIGHTS = arrays(np.float32, (3, 5), elements=st.floats(-(2.0**60), 2.0**60, width=32))
+BIASES = arrays(np.float32, 3, elements=st.floats(-1000, 1000, width=32))
+
+
+@given(WEIGHTS, BIASES, st.floats(2.0**-40, 2.0**20))
+def test_weights_are_kept_to_half_a_step_and_biases_to_half_a_product(
+    weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], input_scale: float
+) -> None:
+    scales = weight_scales(weight, 0, bias, input_scale)
+    assert scales.dtype == np.float32
+    assert (np.isfinite(scales) & (scales > 0)).all()
+    stored = quantize(weight, scales, 0)
+    assert np.abs(stored.astype(int)).max() <= LEVELS
+    steps = scales.astype(np.float64)[:, None]
+    assert (np.abs(stored * steps - weight) <= 0.5001 * steps).all()
+    assert (np.abs(bias / (input_scale * scales.astype(np.float64))) < 2.0**30 * 1.001).all()
+
+
+@pytest.mark.parametrize("faint", [0.0, 1e-30])
+@pytest.mark.parametrize("emit", EMITTERS)
+def test_a_channel_without_weights_gives_its_bias(emit: Emit, faint: float) -> None:
+    weight = np.full((2, 3, 1, 1), 0.5, np.float32)
+    weight[1] = faint
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w", "b"], ["y"], "conv")],
+        "faint",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 6, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, 6, 6])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.float32([0.1, 0.75]), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    x = pictures()
+    ranges = ranges_of(model, x)
+    (found,) = session(emit(model, ranges, ["conv"])).run(None, {"x": x})
+    step = ranges["y"] / LEVELS
+    np.testing.assert_allclose(found[:, 1], 0.75, rtol=0, atol=0.5001 * step)
+
+
+# ---- Graphs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("emit", EMITTERS)
+@pytest.mark.parametrize("chosen", [ALL, ["conv0"], ["conv1", "gemm"], ["product0"], ["product1"], []])
+def test_any_choice_of_layers_computes_nearly_the_same(
+    small_graph: onnx.ModelProto, emit: Emit, chosen: list[str]
+) -> None:
+    x = pictures()
+    emitted = emit(small_graph, ranges_of(small_graph, x), chosen)
+    onnx.checker.check_model(emitted, full_check=True)
+    (expected,), (found,) = session(small_graph).run(None, {"x": x}), session(emitted).run(None, {"x": x})
+    noise = np.square(expected - found).mean() / np.square(expected).mean()
+    if chosen:
+        assert 0 < noise < 0.01
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_onnxruntime_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto, tmp_path: Path) -> None:
+    x = pictures()
+    session(emit_cpu(small_graph, ranges_of(small_graph, x), ALL), tmp_path / "optimized.onnx")
+    found = onnx.load(tmp_path / "optimized.onnx").graph
+    kinds = Counter(node.op_type for node in found.node)
+    assert kinds["QLinearConv"] == 2
+    assert kinds["QLinearAdd"] == 1
+    assert kinds["QGemm"] == 3
+    # The picture and the mean are rounded, and nothing is read back that is rounded again.
+    assert kinds["QuantizeLinear"] == 2
+    assert not {"Conv", "Gemm", "MatMul", "DequantizeLinear"} & set(kinds)
+
+
+def test_tensorrt_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto) -> None:
+    x = pictures()
+    emitted = emit_tensorrt(small_graph, ranges_of(small_graph, x), ALL)
+    assert {entry.data_type for entry in emitted.graph.initializer} == {
+        TensorProto.FLOAT,
+        TensorProto.INT8,
+        TensorProto.INT64,
+    }
+    engine = build_engine(emitted.SerializeToString())
+    assert not engine.warnings
+    for name in ALL:
+        assert [layer for layer in engine.layers if name in layer.nodes and "Int8" in layer.inputs], name
+
+
+def test_both_targets_stay_on_the_same_steps(small_graph: onnx.ModelProto) -> None:
+    x = pictures()
+    ranges = ranges_of(small_graph, x)
+    here, there = (emit(small_graph, ranges, ALL) for emit in EMITTERS)
+    for name, root in (("r0", "r0"), ("tokens", "r1"), ("r2", "r2"), ("v", "v")):
+        first, second = (read_back(model, name, x) for model in (here, there))
+        apart = np.abs(first.ravel() - second.ravel()) / (ranges[root] / LEVELS)
+        # Half a step from rounding on grids of two finenesses; more where earlier roundings add up.
+        assert (apart > 1.001).mean() < 0.03, name
+        assert apart.max() < 3, name
+
+
+def read_back(model: onnx.ModelProto, name: str, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """The tensor after its rounding."""
+    reading = next(
+        node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0].startswith(f"{name}/")
+    )
+    (values,) = session(with_outputs(model, [reading.output[0]])).run([reading.output[0]], {"x": x})
+    return np.asarray(values)
