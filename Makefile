@@ -118,11 +118,11 @@ test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and
 	MMEDGE_ONNXRUNTIME=$$(echo $(CURDIR)/build/aarch64/onnxruntime/onnxruntime/capi/libonnxruntime.so.*) \
 	ctest --test-dir build/aarch64/release --timeout 300 --output-on-failure -j 2
 
-test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests
-	$(BIN)/pytest
+test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests, one process per core
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 test-all: test  ## Every check, and every head with every fusion and every encoder (an hour more)
-	$(BIN)/pytest tests/end_to_end/test_families.py --full-product
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/end_to_end/test_families.py --full-product
 
 wheels: build/install.stamp build/aarch64/fetched.stamp  ## The wheels for x86_64 and aarch64, into dist/
 	sh scripts/build-wheel.sh x86_64 dist
