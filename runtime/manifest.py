@@ -39,10 +39,10 @@ class Output(_Part):
 
 
 class Graph(_Part):
-    """One ONNX graph and the limits it keeps to."""
+    """One ONNX graph, what it computes in, and the limits it keeps to."""
 
     path: str
-    precision: Literal["fp32"]
+    precision: Literal["fp32", "int8"]
     target: str
     opset: int
     ir_version: int

@@ -50,7 +50,7 @@ const char* mme_version(void) { return MMEDGE_VERSION; }
 mme_status mme_bundle_check(const char* path) {
   return guarded([&] {
     require(path, "path");
-    open_bundle(path);
+    open_bundle(path, "cpu");
   });
 }
 
@@ -63,9 +63,10 @@ mme_status mme_model_open(const char* path, const mme_model_options* options, mm
       fail(MME_INVALID_ARGUMENT, "options->threads is ", given.threads, "; expected 0 to 1024");
     }
     const auto text = [](const char* value) { return std::string(value ? value : ""); };
-    Bundle bundle = open_bundle(path);
+    const std::string provider = given.provider ? given.provider : "cpu";
+    Bundle bundle = open_bundle(path, provider);
     auto graph = load_onnxruntime(bundle.graph, {.library = text(given.onnxruntime),
-                                                 .provider = given.provider ? given.provider : "cpu",
+                                                 .provider = provider,
                                                  .device = given.device,
                                                  .threads = std::max(given.threads, 1),
                                                  .affinities = text(given.affinities),

@@ -110,9 +110,24 @@ void check_task(const Bundle& bundle) {
   }
 }
 
-void check_files(const fs::path& directory, const json& manifest, Bundle& bundle) {
-  const auto graph = manifest.at("graphs").at(0).at("path").get<std::string>();
-  bundle.precision = manifest.at("graphs").at(0).at("precision").get<std::string>();
+// Floating point is the same everywhere. Integers are not: TensorRT takes unsigned ones for signed, without a word.
+const json& choose_graph(const json& graphs, std::string_view provider) {
+  const auto fits = [provider](const json& graph) {
+    return graph.at("target").get<std::string>().starts_with("tensorrt") == (provider == "tensorrt");
+  };
+  const auto found = std::find_if(graphs.begin(), graphs.end(), fits);
+  if (found != graphs.end()) return *found;
+  if (graphs.at(0).at("precision") == "int8") {
+    fail(MME_BUNDLE_INVALID, "it has no INT8 graph for provider \"", provider, "\", only one for ",
+         graphs.at(0).at("target").get<std::string>(), "; take the fp32 bundle it was made of");
+  }
+  return graphs.at(0);
+}
+
+void check_files(const fs::path& directory, const json& manifest, std::string_view provider, Bundle& bundle) {
+  const json& chosen = choose_graph(manifest.at("graphs"), provider);
+  const auto graph = chosen.at("path").get<std::string>();
+  bundle.precision = chosen.at("precision").get<std::string>();
   const json& files = manifest.at("files");
   if (!files.contains(graph)) fail(MME_BUNDLE_INVALID, "graph \"", graph, "\" is not among the files");
   for (const auto& [name, expected] : files.items()) {
@@ -163,7 +178,7 @@ std::optional<size_t> Bundle::output(OutputKind kind) const {
   return found == outputs.end() ? std::nullopt : std::optional(static_cast<size_t>(found - outputs.begin()));
 }
 
-Bundle open_bundle(const fs::path& directory) {
+Bundle open_bundle(const fs::path& directory, std::string_view provider) {
   std::error_code error;
   if (!fs::is_directory(directory, error)) {
     fail(MME_BUNDLE_INVALID, directory.string(), ": no such bundle directory; expected one written by mmedge export");
@@ -185,7 +200,7 @@ Bundle open_bundle(const fs::path& directory) {
            kSchemaVersion, ", so update mmedge");
     }
     read_manifest(manifest, bundle);
-    check_files(directory, manifest, bundle);
+    check_files(directory, manifest, provider, bundle);
   } catch (const json::exception& exception) {
     fail(MME_BUNDLE_INVALID, directory.string(), ": manifest.json is malformed: ", exception.what(), kRemedy);
   } catch (const Error& failure) {

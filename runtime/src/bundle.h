@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mmedge {
@@ -49,7 +50,7 @@ struct Bundle {
   std::optional<size_t> output(OutputKind kind) const;
 };
 
-// Throws MME_BUNDLE_INVALID.
-Bundle open_bundle(const std::filesystem::path& directory);
+// With the graph that is written for `provider`, "cpu", "cuda" or "tensorrt". Throws MME_BUNDLE_INVALID.
+Bundle open_bundle(const std::filesystem::path& directory, std::string_view provider);
 
 }  // namespace mmedge

@@ -116,6 +116,32 @@ TEST_F(BundleTest, PathsThatLeadOutsideAreRefused) {
   }
 }
 
+TEST_F(BundleTest, TheGraphIsTheOneWrittenForTheProvider) {
+  edit_manifest([](auto& manifest) {
+    auto other = manifest["graphs"][0];
+    other["target"] = "tensorrt";
+    other["path"] = "gone.onnx";
+    manifest["graphs"].insert(manifest["graphs"].begin(), other);
+  });
+  mme_model* model = nullptr;
+  ASSERT_EQ(mme_model_open(folder.c_str(), nullptr, &model), MME_OK) << mme_last_error();
+  EXPECT_EQ(mme_model_close(model), MME_OK);
+  mme_model_options options = {.struct_size = sizeof options, .provider = "tensorrt"};
+  EXPECT_EQ(mme_model_open(folder.c_str(), &options, &model), MME_BUNDLE_INVALID);
+  EXPECT_NE(std::string(mme_last_error()).find("gone.onnx"), std::string::npos) << mme_last_error();
+}
+
+TEST_F(BundleTest, IntegersForAnotherProviderAreRefused) {
+  edit_manifest([](auto& manifest) { manifest["graphs"][0]["precision"] = "int8"; });
+  mme_model* model = nullptr;
+  ASSERT_EQ(mme_model_open(folder.c_str(), nullptr, &model), MME_OK) << mme_last_error();
+  EXPECT_EQ(mme_model_close(model), MME_OK);
+  mme_model_options options = {.struct_size = sizeof options, .provider = "tensorrt"};
+  EXPECT_EQ(mme_model_open(folder.c_str(), &options, &model), MME_BUNDLE_INVALID);
+  const std::string expected = "no INT8 graph for provider \"tensorrt\", only one for onnxruntime";
+  EXPECT_NE(std::string(mme_last_error()).find(expected), std::string::npos) << mme_last_error();
+}
+
 TEST_F(BundleTest, ANewerSchemaSaysWhatIsSupported) {
   edit_manifest([](nlohmann::json& manifest) { manifest["schema_version"] = 99; });
   const std::string message = refusal();

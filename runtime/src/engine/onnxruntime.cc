@@ -141,7 +141,7 @@ class SessionOptions {
     }
     if (options.provider != "cpu") {
       append_provider(library, options);
-    } else if (options.precision == "fp32") {
+    } else if (options.precision != "fp16") {  // what is not integer in an INT8 graph is float32
       register_mmedge_ops(api_, made);
     }
   }
