@@ -1,0 +1,120 @@
+"""Which layers to compute in integers: as many as the accuracy allows, of those that make the graph faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmedge.calibration.collect import session_on_one_thread
+
+Emit = Callable[[Sequence[str]], onnx.ModelProto]
+"""The graph with the layers of these names in integers."""
+
+_ROUNDS, _SECONDS = 200, 0.4  # of a measurement: at most
+_FASTER = 1.02  # what less than this may be noise
+
+
+@dataclass(frozen=True)
+class Point:
+    """A choice of layers. drop: how much the accuracy falls, in points; speedup: FP32's time over its own."""
+
+    layers: tuple[str, ...]
+    drop: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """All choices that were scored, and the one to take: the fastest within the budget, of no layer where FP32 is."""
+
+    points: tuple[Point, ...]
+    chosen: Point
+
+
+class Stopwatch:
+    """Times graphs beside a reference on this machine's ONNX Runtime, one thread, turn about."""
+
+    def __init__(self, reference: onnx.ModelProto, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._reference, self._feeds = session_on_one_thread(reference), dict(feeds)
+
+    def speedup(self, model: onnx.ModelProto) -> float:
+        """The reference's median time over that of `model`."""
+        sessions = self._reference, session_on_one_thread(model)
+        for session in sessions:
+            session.run(None, self._feeds)
+        times: list[list[int]] = [[], []]
+        end = time.perf_counter() + _SECONDS
+        while len(times[0]) < _ROUNDS and (len(times[0]) < 5 or time.perf_counter() < end):
+            for session, found in zip(sessions, times, strict=True):
+                began = time.perf_counter_ns()
+                session.run(None, self._feeds)
+                found.append(time.perf_counter_ns() - began)
+        return median(times[0]) / median(times[1])
+
+
+def layer_noise(
+    reference: onnx.ModelProto, emit: Emit, layers: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, float]:
+    """By layer: the noise of its integers alone over the signal, by power, in the output where it is loudest."""
+    expected = session_on_one_thread(reference).run(None, dict(feeds))
+    noise = {}
+    for layer in layers:
+        found = session_on_one_thread(emit([layer])).run(None, dict(feeds))
+        noise[layer] = max(
+            float(np.square(a - b).sum() / max(np.square(a).sum(), np.finfo(np.float32).tiny))
+            for a, b in zip(expected, found, strict=True)
+        )
+    return noise
+
+
+def search_layers(
+    layers: Sequence[str],
+    noise: Mapping[str, float],
+    budget: float,
+    *,
+    drop: Callable[[Sequence[str]], float],
+    speedup: Callable[[Sequence[str]], float],
+    report: Callable[[Point], None] = lambda point: None,
+) -> Search:
+    """Search for the largest set within `budget` points, then leave out what does not make it faster.
+
+    Layers are tried from the least noise to the most. If all of them together cost too much accuracy, the longest run
+    of the quietest that does not is found by halving. Of these each is left out once; those without which the graph is
+    faster stay in float. `drop` and `speedup` measure a choice; `report` is told each point.
+    """
+    points: dict[tuple[str, ...], Point] = {}
+
+    def score(chosen: Sequence[str]) -> Point:
+        key = tuple(layer for layer in layers if layer in chosen)
+        if key not in points:
+            points[key] = Point(key, drop(key) if key else 0.0, speedup(key) if key else 1.0)
+            report(points[key])
+        return points[key]
+
+    ordered = sorted(layers, key=noise.__getitem__)
+    best = score(ordered)
+    if best.drop > budget:
+        enough, too_many = 0, len(ordered)
+        while too_many - enough > 1:
+            middle = (enough + too_many) // 2
+            if score(ordered[:middle]).drop <= budget:
+                enough = middle
+            else:
+                too_many = middle
+        best = score(ordered[:enough])
+    if best.layers:
+        without = {layer: speedup([other for other in best.layers if other != layer]) for layer in best.layers}
+        kept = [layer for layer in best.layers if without[layer] < best.speedup * _FASTER]
+        pruned = score(kept)
+        if pruned.drop <= budget and pruned.speedup > best.speedup:
+            best = pruned
+    if best.speedup < _FASTER:
+        best = score([])
+    return Search(tuple(points.values()), best)

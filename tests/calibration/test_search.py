@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+
+from mmedge.calibration.emit_cpu import emit_cpu
+from mmedge.calibration.search import Point, Stopwatch, layer_noise, search_layers
+
+LAYERS = ["a", "b", "c", "d", "e"]
+# What each costs in accuracy, in the order of its noise, and what it saves.
+COSTS = {"a": 0.05, "b": 0.8, "c": 0.1, "d": 0.02, "e": 0.3}
+GAINS = {"a": 1.3, "b": 1.3, "c": 0.8, "d": 1.2, "e": 1.2}
+
+
+def search(budget: float, gains: dict[str, float] = GAINS) -> tuple[Point, list[Point]]:
+    seen: list[Point] = []
+
+    def speedup(layers: Sequence[str]) -> float:
+        return float(np.prod([gains[layer] for layer in layers]))
+
+    found = search_layers(
+        LAYERS, COSTS, budget, drop=lambda layers: sum(COSTS[x] for x in layers), speedup=speedup, report=seen.append
+    )
+    assert list(found.points) == seen
+    assert found.chosen in seen
+    assert found.chosen.drop <= budget
+    return found.chosen, seen
+
+
+def test_everything_that_is_faster_is_taken_where_the_budget_allows_it() -> None:
+    chosen, seen = search(2.0)
+    assert chosen.layers == ("a", "b", "d", "e")
+    assert len(seen) == 2
+
+
+def test_the_loudest_layers_are_given_up_first() -> None:
+    # d, a and c cost 0.17 together, and e would make it 0.47.
+    chosen, _ = search(0.4)
+    assert chosen.layers == ("a", "d")
+
+
+def test_where_integers_are_not_faster_or_not_allowed_nothing_is_taken() -> None:
+    assert search(2.0, dict.fromkeys(LAYERS, 0.9))[0] == Point((), 0.0, 1.0)
+    assert search(0.001)[0] == Point((), 0.0, 1.0)
+
+
+def test_noise_is_measured_layer_by_layer(small_graph: onnx.ModelProto) -> None:
+    x = np.random.default_rng(1).standard_normal((16, 3, 6, 6)).astype(np.float32)
+    # A range cut far too short for one layer's input is heard in that layer alone.
+    ranges = dict.fromkeys(["x", "r0", "c1", "r1", "r2", "l1", "v", "logits"], 8.0) | {"r2": 0.05}
+    layers = ["conv0", "product0", "product1", "gemm"]
+    noise = layer_noise(small_graph, lambda chosen: emit_cpu(small_graph, ranges, chosen), layers, {"x": x})
+    assert set(noise) == set(layers)
+    assert all(np.isfinite(value) and value > 0 for value in noise.values())
+    assert max(noise, key=noise.__getitem__) == "product1"
+
+
+def test_a_graph_is_about_as_fast_as_itself(small_graph: onnx.ModelProto) -> None:
+    x = np.zeros((1, 3, 6, 6), np.float32)
+    assert Stopwatch(small_graph, {"x": x}).speedup(small_graph) == pytest.approx(1, rel=0.9)

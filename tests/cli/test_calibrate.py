@@ -1,0 +1,130 @@
+"""mmedge calibrate, on a real bundle and folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import make_bundles
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from mmedge import Session
+from mmedge.calibration.table import read_calibration
+from mmedge.cli import cli
+from mmedge.runtime.manifest import read_manifest
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, ["calibrate", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(5)
+    for split, count in (("train", 10), ("validation", 12)):
+        folder = root / split
+        folder.mkdir()
+        rows = []
+        for number in range(count):
+            Image.fromarray(random.integers(0, 256, (70, 80), dtype=np.uint8)).save(folder / f"{number}.png")
+            soundfile.write(folder / f"{number}.wav", random.normal(0, 0.1, 8000), 8000)
+            row = {"image_file_name": f"{number}.png", "label": make_bundles.LABELS[number % 3]}
+            rows.append(json.dumps(row | ({"audio_file_name": f"{number}.wav"} if number else {})))
+        (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough for integers to be faster on any processor."""
+    import torch
+
+    from mmedge.models import FusedModel, MmedgeConfig
+
+    torch.manual_seed(0)
+    config = MmedgeConfig(
+        modalities={
+            "image": {"encoder": "cnn", "width": 32, "preprocess": make_bundles.IMAGE | {"width": 64, "height": 64}},
+            "audio": {"encoder": "temporal_cnn", "width": 8, "preprocess": make_bundles.LOG_MEL},
+        },
+        fusion="gated",
+        fusion_dim=16,
+        id2label=dict(enumerate(make_bundles.LABELS)),
+    )
+    destination = tmp_path_factory.mktemp("bundle") / "big.mme"
+    make_bundles.write(FusedModel(config).eval(), destination)
+    return destination
+
+
+def test_a_calibrated_bundle_computes_in_integers_and_says_what_it_lost(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "small.mme"
+    done = invoke(bundle, data, "-o", made, "--max-accuracy-drop", 100, "--samples", 5, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert "layers in INT8" in done.stderr
+    manifest = read_manifest(made)
+    assert [(graph.precision, graph.target) for graph in manifest.graphs] == [
+        ("int8", "onnxruntime"),
+        ("int8", "tensorrt"),
+    ]
+    evidence = json.loads(done.stdout)["evidence"]
+    assert evidence == manifest.evidence["calibration"]
+    assert evidence["chosen"]["layers"]
+    assert evidence["chosen"]["speedup"] > 1
+    assert evidence["accuracy_fp32"]["subsets"]["image+audio"]["samples"] == 11
+    assert manifest.evidence["parity"] == read_manifest(bundle).evidence["parity"]
+    calibration = read_calibration(made / "calibration.json")
+    assert calibration.samples == 5
+    assert calibration.rows == 4 * 3 + 1  # the first row has only its picture
+    first, second = (onnx.load(made / graph.path) for graph in manifest.graphs)
+    for model in (first, second):
+        weights = [entry.name for entry in model.graph.initializer if entry.name.endswith("/weight")]
+        assert weights == [f"{layer}/weight" for layer in evidence["chosen"]["layers"]]
+    # It runs in libmmedge, on every subset, and about as before.
+    inputs = make_bundles.raw_samples(2)[1][1]
+    for chosen in ({"image"}, {"audio"}, {"image", "audio"}):
+        given = {name: value for name, value in inputs.items() if name in chosen}
+        before, after = (Session(path).run(**given).outputs["logits"] for path in (bundle, made))
+        assert 0 < np.abs(before - after).max() < 0.1 * np.abs(before).max() + 0.05
+
+
+def test_where_nothing_may_be_lost_the_graph_stays_as_it_was_or_loses_nothing(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "exact.mme"
+    done = invoke(bundle, data, "-o", made, "--max-accuracy-drop", 0, "--samples", 5)
+    assert done.exit_code == 0, done.stderr
+    manifest = read_manifest(made)
+    chosen = manifest.evidence["calibration"]["chosen"]
+    assert chosen["drop"] <= 0
+    assert (manifest.graphs[0].precision == "int8") == bool(chosen["layers"])
+    assert "largest drop" in done.stdout.replace("\n", " ")
+
+
+def test_what_cannot_be_calibrated_is_refused_and_nothing_is_written(bundle: Path, data: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made.mme"
+    cases: list[tuple[list[Any], str]] = [
+        ([tmp_path / "none.mme", data, "-o", made], "no such bundle"),
+        ([bundle, tmp_path, "-o", made], "cannot read"),
+        ([bundle, data, "-o", tmp_path / "made"], "ends in .mme"),
+        ([bundle, data, "-o", bundle], "--overwrite"),
+        ([bundle, data, "-o", made, "--samples", 0], "expected at least 1"),
+        ([bundle, data, "-o", made, "--max-accuracy-drop", -1], "expected at least 1 and 0"),
+    ]
+    for arguments, message in cases:
+        done = invoke(*arguments)
+        assert done.exit_code == 2, arguments
+        assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert invoke(bundle, data, "-o", made, "--max-accuracy-drop", 100, "--samples", 3).exit_code == 0
+    again = invoke(made, data, "-o", tmp_path / "again.mme")
+    assert again.exit_code == 2
+    assert "computes in int8 already" in again.stderr
