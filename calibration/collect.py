@@ -31,7 +31,7 @@ _KEEP_EVERY = 50  # samples between two states on disk
 
 
 def subset_rows(
-    manifest: Manifest, directory: Path, inputs: Mapping[str, Any], preprocessors: Mapping[str, Preprocessor]
+    manifest: Manifest, inputs: Mapping[str, Any], preprocessors: Mapping[str, Preprocessor]
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """The graph's inputs, without the batch dimension, for every non-empty subset of the modalities of a sample."""
     tensors = {name: preprocessors[name](data) for name, data in inputs.items() if data is not None}
@@ -72,7 +72,7 @@ class Collector:
     ) -> None:
         if batch < 1:
             raise InvalidArgument(f"found batches of {batch} rows; expected at least 1")
-        self._manifest, self._directory, self._batch, self._state = manifest, directory, batch, state
+        self._manifest, self._batch, self._state = manifest, batch, state
         self._histograms = {name: Histogram() for name in tensors}
         self._first_nan: dict[str, str] = {}
         self._rows = 0
@@ -99,7 +99,7 @@ class Collector:
         done = self._resume(origin)
         waiting: list[tuple[str, dict[str, npt.NDArray[Any]]]] = []
         for number, (name, load) in enumerate(samples[done:], done + 1):
-            rows = subset_rows(self._manifest, self._directory, load(), self._preprocessors)
+            rows = subset_rows(self._manifest, load(), self._preprocessors)
             waiting += [(name, row) for row in rows]
             last = number == len(samples)
             keep = self._state is not None and (number % _KEEP_EVERY == 0 or last)

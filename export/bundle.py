@@ -46,11 +46,6 @@ class ExportedBundle:
     manifest: Manifest
     parity: ParityReport
 
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(file.stat().st_size for file in self.path.iterdir())
-
 
 def export_bundle(
     module: torch.nn.Module,

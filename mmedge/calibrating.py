@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
+from onnx import TensorProto
 
 from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
+from mmedge.calibration.errors import CalibrationError
+from mmedge.calibration.half import to_half
 from mmedge.calibration.layers import find_layers, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin
@@ -34,103 +39,219 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class CalibratedBundle:
-    """A bundle that keeps to its budget. before, after: the accuracy of the one it is made of and its own."""
+    """What was written. before, after, tensorrt: the accuracy of the bundle it is made of, of its own graph, and of the
+    one for TensorRT, computed on this CPU; search: of the layers in INT8, None in FP16; bytes: of the graphs before and
+    after, the last being TensorRT's.
+    """
 
     path: Path
     manifest: Manifest
-    calibration: Calibration
-    search: Search
+    search: Search | None
     before: Evaluation
     after: Evaluation
-    bytes_before: int
-    bytes_after: int
+    tensorrt: Evaluation
+    bytes: tuple[int, int, int]
+
+    @property
+    def drop(self) -> float:
+        """Points lost, at most, by any subset of modalities in any of its graphs."""
+        return max(largest_drop(self.before, after) for after in (self.after, self.tensorrt))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """precision: "int8", the rest of TensorRT's graph being FP16, or "fp16", which only TensorRT's graph gets.
+
+    samples: rows of `calibration_split` to take ranges from by `method`. max_accuracy_drop: points of a hundred that
+    the accuracy of any subset of modalities on `evaluation_split` may fall.
+    """
+
+    precision: Literal["int8", "fp16"] = "int8"
+    calibration_split: str = "train"
+    evaluation_split: str = "validation"
+    samples: int = 200
+    method: str = "mse"
+    max_accuracy_drop: float = 0.5
 
 
 def calibrate_bundle(
     bundle: Path,
     destination: Path,
-    *,
     data: Path,
-    calibration_split: str,
-    evaluation_split: str,
-    samples: int,
-    method: str,
-    max_accuracy_drop: float,
-    overwrite: bool,
+    settings: Settings,
+    *,
+    overwrite: bool = False,
     progress: Progress = lambda stage, done, total: None,
     found: Callable[[Point], None] = lambda point: None,
 ) -> CalibratedBundle:
-    """Write a bundle that computes the layers of `bundle` in INT8, as far as that is faster and accurate enough.
+    """Write a bundle that computes like `bundle` in fewer bits, within a budget of accuracy.
 
-    Ranges come from `samples` rows spread over one split, under every subset of their modalities; the accuracy that may
-    fall by `max_accuracy_drop` points is that of every subset on another split, through libmmedge. A pass that is
-    broken off goes on where it was. Of the graph for TensorRT, which gets the same layers, nothing is measured here.
+    In INT8 are those layers that are faster so on this CPU and together accurate enough; none, if so it comes out. Both
+    graphs get the same ones. Every subset of modalities is calibrated on and measured, through libmmedge. A pass over
+    the samples that is broken off goes on where it was.
 
     Raises:
-        BundleError: there is no such bundle, or the destination exists. InvalidArgument: it is quantised already, or
-            there are no samples or no budget. CalibrationError: a tensor has no range. DataError: as `read_split`.
+        BundleError: there is no such bundle, or the destination exists. DataError: as `read_split`.
+        InvalidArgument: it has fewer bits already or is not for ONNX Runtime, or there are no samples or no budget.
+        CalibrationError: a tensor has no range, or TensorRT's graph loses more than the budget.
     """
-    if samples < 1 or max_accuracy_drop < 0:
-        raise InvalidArgument(f"found {samples} samples and a drop of {max_accuracy_drop}; expected at least 1 and 0")
-    check_destination(destination, overwrite)
-    manifest = read_manifest(bundle)
-    if manifest.graphs[0].precision != "fp32":
+    if settings.samples < 1 or settings.max_accuracy_drop < 0:
         raise InvalidArgument(
-            f"{bundle} computes in {manifest.graphs[0].precision} already; calibrate the fp32 bundle it was made of"
+            f"found {settings.samples} samples and a drop of {settings.max_accuracy_drop}; expected at least 1 and 0"
         )
-    model = onnx.load(bundle / manifest.graphs[0].path)
-    session = Session(bundle)
-    _, modalities, _ = bundle_predictor(session)
-    labels = None if manifest.task == "embedding" else manifest.labels
-    rows = spread(read_split(data, calibration_split, modalities, labels), samples)
-    held_out = read_split(data, evaluation_split, modalities, labels)
-
-    calibration = _collect(bundle, destination, model, manifest, rows, method, progress)
-    before = _score(session, held_out, progress, "accuracy, fp32")
-    accuracy: dict[tuple[str, ...], Evaluation] = {(): before}
-
-    def emit(layers: Sequence[str]) -> onnx.ModelProto:
-        return emit_cpu(model, calibration.ranges, layers)
-
-    def drop(layers: Sequence[str]) -> float:
-        with tempfile.TemporaryDirectory(prefix="mmedge-") as folder:
-            made = Path(folder)
-            _write(made, bundle, manifest, {GRAPH_FILE: emit(layers)}, {})
-            after = _score(Session(made), held_out, progress, f"accuracy, {len(layers)} layers")
-        accuracy[tuple(layers)] = after
-        return largest_drop(before, after)
-
-    feeds = _feeds(bundle, manifest, rows)
-    names = [layer.name for layer in find_layers(model)]
-    stopwatch = Stopwatch(model, {name: values[-1:] for name, values in feeds.items()})
-    search = search_layers(
-        names,
-        layer_noise(model, emit, names, feeds),
-        max_accuracy_drop,
-        drop=drop,
-        speedup=lambda layers: stopwatch.speedup(emit(layers)),
-        report=found,
-    )
-    chosen = search.chosen.layers
-    after = accuracy[chosen]
-    graphs = {GRAPH_FILE: emit(chosen) if chosen else model}
-    if chosen:
-        graphs[TENSORRT_FILE] = emit_tensorrt(model, calibration.ranges, chosen)
+    check_destination(destination, overwrite)
+    work = _Work(bundle, destination, data, settings, progress)
+    before = work.score(None)
+    if settings.precision == "int8":
+        after, graphs, search = work.search_int8(before, found)
+    else:
+        after, graphs, search = before, {GRAPH_FILE: work.model, TENSORRT_FILE: to_half(work.model)}, None
+    tensorrt = work.score(graphs[TENSORRT_FILE], "accuracy, TensorRT's graph")
+    lost = largest_drop(before, tensorrt)
+    if lost > settings.max_accuracy_drop:
+        raise CalibrationError(
+            f"TensorRT's graph loses {lost:.2f} points, and {settings.max_accuracy_drop:g} are allowed; allow more, or "
+            "calibrate on more samples or by another method"
+        )
+    where = f"{data.name}/{settings.evaluation_split}"
     evidence = {
-        **manifest.evidence,
-        "accuracy": after.to_evidence(f"{data.name}/{evaluation_split}"),
+        **work.manifest.evidence,
+        "accuracy": after.to_evidence(where),
         "calibration": {
-            "accuracy_fp32": before.to_evidence(f"{data.name}/{evaluation_split}"),
-            "max_accuracy_drop": max_accuracy_drop,
-            "layers": len(names),
-            "points": [asdict(point) for point in search.points],
-            "chosen": asdict(search.chosen),
+            "accuracy_fp32": before.to_evidence(where),
+            "accuracy_tensorrt": tensorrt.to_evidence(where),
+            "max_accuracy_drop": settings.max_accuracy_drop,
+            "layers": len(work.layers),
+            **(asdict(search) if search else {}),
         },
     }
     with staged(destination) as folder:
-        manifest = _write(folder, bundle, manifest, graphs, evidence, calibration)
-        sizes = [(place / manifest.graphs[0].path).stat().st_size for place in (bundle, folder)]
-    return CalibratedBundle(destination, manifest, calibration, search, before, after, *sizes)
+        manifest = work.write(folder, graphs, evidence)
+        paths = [bundle / work.manifest.graphs[0].path, *(folder / entry.path for entry in manifest.graphs)]
+        sizes = [path.stat().st_size for path in paths]
+    return CalibratedBundle(destination, manifest, search, before, after, tensorrt, (sizes[0], sizes[1], sizes[2]))
+
+
+class _Work:
+    """A bundle being calibrated, and the samples."""
+
+    def __init__(self, bundle: Path, destination: Path, data: Path, settings: Settings, progress: Progress) -> None:
+        self.bundle, self.manifest = bundle, read_manifest(bundle)
+        self._destination, self._settings, self._progress = destination, settings, progress
+        graph = self.manifest.graphs[0]
+        if len(self.manifest.graphs) > 1 or graph.precision != "fp32":
+            raise InvalidArgument(f"{bundle} has fewer bits already; take the fp32 bundle it was made of")
+        if not graph.target.startswith("onnxruntime"):
+            raise InvalidArgument(
+                f"{bundle} is written for {graph.target}; calibrate one for onnxruntime: what comes of it has a graph "
+                "for TensorRT too"
+            )
+        self.model = onnx.load(bundle / graph.path)
+        self.layers = [layer.name for layer in find_layers(self.model)]
+        modalities = bundle_predictor(Session(bundle))[1]
+        labels = None if self.manifest.task == "embedding" else self.manifest.labels
+        rows = read_split(data, settings.calibration_split, modalities, labels)
+        self._rows = spread(rows, settings.samples)
+        self._held_out = read_split(data, settings.evaluation_split, modalities, labels)
+        self._calibration: Calibration | None = None
+
+    def score(self, graph: onnx.ModelProto | None, stage: str = "accuracy, fp32") -> Evaluation:
+        """The accuracy of the bundle with another graph; None: with its own."""
+        with tempfile.TemporaryDirectory(prefix="mmedge-") as folder:
+            if graph is not None:
+                self.write(Path(folder), {GRAPH_FILE: graph}, {})
+            session = Session(self.bundle if graph is None else folder)
+            predict, modalities, options = bundle_predictor(session)
+            return evaluate(
+                predict,
+                self._held_out,
+                modalities,
+                session.labels,
+                **options,
+                progress=lambda done, total: self._progress(stage, done, total),
+            )
+
+    def search_int8(
+        self, before: Evaluation, found: Callable[[Point], None]
+    ) -> tuple[Evaluation, dict[str, onnx.ModelProto], Search]:
+        """The best choice of layers: its accuracy, its graphs, and how it was found."""
+        model, ranges = self.model, self._calibrate().ranges
+        accuracy: dict[tuple[str, ...], Evaluation] = {(): before}
+
+        def emit(layers: Sequence[str]) -> onnx.ModelProto:
+            return emit_cpu(model, ranges, layers) if layers else model
+
+        def drop(layers: Sequence[str]) -> float:
+            accuracy[tuple(layers)] = self.score(emit(layers), f"accuracy, {len(layers)} layers")
+            return largest_drop(before, accuracy[tuple(layers)])
+
+        feeds = self._feeds()
+        stopwatch = Stopwatch(model, {name: values[-1:] for name, values in feeds.items()})
+        search = search_layers(
+            self.layers,
+            layer_noise(model, emit, self.layers, feeds),
+            self._settings.max_accuracy_drop,
+            drop=drop,
+            speedup=lambda layers: stopwatch.speedup(emit(layers)),
+            report=found,
+        )
+        chosen = search.chosen.layers
+        graphs = {GRAPH_FILE: emit(chosen), TENSORRT_FILE: to_half(emit_tensorrt(model, ranges, chosen))}
+        return accuracy[chosen], graphs, search
+
+    def _calibrate(self) -> Calibration:
+        origin = Origin.of(self.model, self.manifest, _data_hash(self._rows), self._settings.method)
+        state = self._destination.with_name(f".{self._destination.name}.calibration")
+        collector = Collector(self.model, self.manifest, self.bundle, tensors_to_range(self.model), state=state)
+        samples = [(f"line {sample.line}", partial(self._load, sample)) for sample in self._rows]
+        self._calibration = collector.collect(
+            samples, origin, lambda done, total: self._progress("ranges", done, total)
+        )
+        return self._calibration
+
+    def _load(self, sample: Sample) -> dict[str, Any]:
+        inputs: dict[str, str] = {entry.modality: entry.name for entry in self.manifest.inputs}
+        return {inputs[modality]: value for modality, value in sample.load().items()}
+
+    def _feeds(self) -> dict[str, npt.NDArray[Any]]:
+        """The graph's inputs for a few of the rows; the last of a sample has all of its modalities."""
+        preprocessors = {entry.name: Preprocessor(entry.preprocess, self.bundle) for entry in self.manifest.inputs}
+        found = [
+            row
+            for sample in spread(self._rows, _NOISE_SAMPLES)
+            for row in subset_rows(self.manifest, self._load(sample), preprocessors)
+        ]
+        return {name: np.stack([row[name] for row in found]) for name in found[0]}
+
+    def write(self, folder: Path, graphs: Mapping[str, onnx.ModelProto], evidence: Mapping[str, Any]) -> Manifest:
+        """A bundle like the one there, of other graphs."""
+        replaced = {entry.path for entry in self.manifest.graphs}
+        files = {name: (self.bundle / name).read_bytes() for name in self.manifest.files if name not in replaced}
+        files |= {name: graph.SerializeToString(deterministic=True) for name, graph in graphs.items()}
+        if self._calibration is not None:
+            files[CALIBRATION_FILE] = self._calibration.to_json().encode()
+        target = self.manifest.graphs[0].target
+        entries = [
+            Graph(
+                path=name,
+                precision=_precision(graph),
+                target="tensorrt" if name == TENSORRT_FILE else target,
+                opset=next(entry.version for entry in graph.opset_import if entry.domain == ""),
+                ir_version=graph.ir_version,
+            )
+            for name, graph in graphs.items()
+        ]
+        return write_bundle(
+            folder, self.manifest.model_copy(update={"graphs": entries, "evidence": dict(evidence)}), files
+        )
+
+
+def _precision(graph: onnx.ModelProto) -> Literal["fp32", "fp16", "int8"]:
+    """The fewest bits that anything in it computes in."""
+    types = {entry.data_type for entry in graph.graph.initializer}
+    if TensorProto.INT8 in types:
+        return "int8"
+    return "fp16" if TensorProto.FLOAT16 in types else "fp32"
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -149,27 +270,6 @@ def largest_drop(before: Evaluation, after: Evaluation) -> float:
     return max(worse)
 
 
-def _collect(
-    bundle: Path,
-    destination: Path,
-    model: onnx.ModelProto,
-    manifest: Manifest,
-    rows: Sequence[Sample],
-    method: str,
-    progress: Progress,
-) -> Calibration:
-    origin = Origin.of(model, manifest, _data_hash(rows), method)
-    state = destination.with_name(f".{destination.name}.calibration")
-    collector = Collector(model, manifest, bundle, tensors_to_range(model), state=state)
-    inputs: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
-
-    def loader(sample: Sample) -> Callable[[], dict[str, Any]]:
-        return lambda: {inputs[modality]: value for modality, value in sample.load().items()}
-
-    named = [(f"line {sample.line}", loader(sample)) for sample in rows]
-    return collector.collect(named, origin, lambda done, total: progress("ranges", done, total))
-
-
 def _data_hash(rows: Sequence[Sample]) -> str:
     """SHA-256 of what the rows hold."""
     digest = hashlib.sha256()
@@ -178,54 +278,3 @@ def _data_hash(rows: Sequence[Sample]) -> str:
         for _, path in sorted(sample.files.items()):
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _feeds(bundle: Path, manifest: Manifest, rows: Sequence[Sample]) -> dict[str, np.ndarray[Any, Any]]:
-    """The graph's inputs for a few of the rows; the last of a sample has all of its modalities."""
-    inputs: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
-    preprocessors = {entry.name: Preprocessor(entry.preprocess, bundle) for entry in manifest.inputs}
-    found = []
-    for sample in spread(rows, _NOISE_SAMPLES):
-        loaded = {inputs[modality]: value for modality, value in sample.load().items()}
-        found += list(subset_rows(manifest, bundle, loaded, preprocessors))
-    return {name: np.stack([row[name] for row in found]) for name in found[0]}
-
-
-def _score(session: Session, samples: Sequence[Sample], progress: Progress, stage: str) -> Evaluation:
-    predict, modalities, options = bundle_predictor(session)
-    return evaluate(
-        predict,
-        samples,
-        modalities,
-        session.labels,
-        **options,
-        progress=lambda done, total: progress(stage, done, total),
-    )
-
-
-def _write(
-    folder: Path,
-    bundle: Path,
-    manifest: Manifest,
-    graphs: dict[str, onnx.ModelProto],
-    evidence: dict[str, Any],
-    calibration: Calibration | None = None,
-) -> Manifest:
-    """A bundle like the one there, of other graphs."""
-    replaced = {entry.path for entry in manifest.graphs} | {CALIBRATION_FILE}
-    files = {name: (bundle / name).read_bytes() for name in manifest.files if name not in replaced}
-    files |= {name: graph.SerializeToString(deterministic=True) for name, graph in graphs.items()}
-    if calibration is not None:
-        files[CALIBRATION_FILE] = calibration.to_json().encode()
-    first = manifest.graphs[0]
-    entries = [
-        Graph(
-            path=name,
-            precision="int8" if any(node.op_type == "QuantizeLinear" for node in graph.graph.node) else "fp32",
-            target="tensorrt" if name == TENSORRT_FILE else first.target,
-            opset=first.opset,
-            ir_version=first.ir_version,
-        )
-        for name, graph in graphs.items()
-    ]
-    return write_bundle(folder, manifest.model_copy(update={"graphs": entries, "evidence": evidence}), files)

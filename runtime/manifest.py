@@ -42,7 +42,7 @@ class Graph(_Part):
     """One ONNX graph, what it computes in, and the limits it keeps to."""
 
     path: str
-    precision: Literal["fp32", "int8"]
+    precision: Literal["fp32", "fp16", "int8"]
     target: str
     opset: int
     ir_version: int

@@ -41,15 +41,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_config() -> Any:
     """Large enough for integers to be faster on any processor."""
-    import torch
+    from mmedge.models import MmedgeConfig
 
-    from mmedge.models import FusedModel, MmedgeConfig
-
-    torch.manual_seed(0)
-    config = MmedgeConfig(
+    return MmedgeConfig(
         modalities={
             "image": {"encoder": "cnn", "width": 32, "preprocess": make_bundles.IMAGE | {"width": 64, "height": 64}},
             "audio": {"encoder": "temporal_cnn", "width": 8, "preprocess": make_bundles.LOG_MEL},
@@ -58,8 +54,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fusion_dim=16,
         id2label=dict(enumerate(make_bundles.LABELS)),
     )
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from mmedge.models import FusedModel
+
+    torch.manual_seed(0)
     destination = tmp_path_factory.mktemp("bundle") / "big.mme"
-    make_bundles.write(FusedModel(config).eval(), destination)
+    make_bundles.write(FusedModel(bundle_config()).eval(), destination)
     return destination
 
 
@@ -75,8 +80,9 @@ def test_a_calibrated_bundle_computes_in_integers_and_says_what_it_lost(
         ("int8", "onnxruntime"),
         ("int8", "tensorrt"),
     ]
-    evidence = json.loads(done.stdout)["evidence"]
-    assert evidence == manifest.evidence["calibration"]
+    assert json.loads(done.stdout)["evidence"] == manifest.evidence
+    evidence = manifest.evidence["calibration"]
+    assert evidence["accuracy_tensorrt"]["samples"] == 12
     assert evidence["chosen"]["layers"]
     assert evidence["chosen"]["speedup"] > 1
     assert evidence["accuracy_fp32"]["subsets"]["image+audio"]["samples"] == 11
@@ -94,6 +100,32 @@ def test_a_calibrated_bundle_computes_in_integers_and_says_what_it_lost(
         given = {name: value for name, value in inputs.items() if name in chosen}
         before, after = (Session(path).run(**given).outputs["logits"] for path in (bundle, made))
         assert 0 < np.abs(before - after).max() < 0.1 * np.abs(before).max() + 0.05
+
+
+def test_half_precision_is_for_tensorrt_alone(bundle: Path, data: Path, tmp_path: Path) -> None:
+    made = tmp_path / "half.mme"
+    done = invoke(bundle, data, "-o", made, "--precision", "fp16", "--max-accuracy-drop", 100)
+    assert done.exit_code == 0, done.stderr
+    manifest = read_manifest(made)
+    assert [graph.precision for graph in manifest.graphs] == ["fp32", "fp16"]
+    assert (made / manifest.graphs[0].path).read_bytes() == (bundle / "model.onnx").read_bytes()
+    assert "calibration.json" not in manifest.files
+    assert "fp16 for TensorRT" in done.stdout
+
+
+def test_an_export_can_be_calibrated_at_once(data: Path, tmp_path: Path) -> None:
+    from mmedge.models import FusedModel
+
+    checkpoint = tmp_path / "checkpoint"
+    FusedModel(bundle_config()).save_pretrained(checkpoint)
+    made = tmp_path / "made.mme"
+    arguments = ["export", checkpoint, "-o", made, "--data", data, "--precision", "int8", "--max-accuracy-drop", 100]
+    done = CliRunner().invoke(cli, [*map(str, arguments), "--samples", "3", "--parity-samples", "3"])
+    assert done.exit_code == 0, done.stderr
+    assert [graph.precision for graph in read_manifest(made).graphs] == ["int8", "int8"]
+    assert "Parity, torch against" in done.stdout
+    assert "layers in INT8" in done.stdout
+    assert not list(tmp_path.glob(".made*"))
 
 
 def test_where_nothing_may_be_lost_the_graph_stays_as_it_was_or_loses_nothing(
@@ -127,4 +159,4 @@ def test_what_cannot_be_calibrated_is_refused_and_nothing_is_written(bundle: Pat
     assert invoke(bundle, data, "-o", made, "--max-accuracy-drop", 100, "--samples", 3).exit_code == 0
     again = invoke(made, data, "-o", tmp_path / "again.mme")
     assert again.exit_code == 2
-    assert "computes in int8 already" in again.stderr
+    assert "has fewer bits already" in again.stderr

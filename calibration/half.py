@@ -1,0 +1,151 @@
+"""float16 written into a graph: typed, with casts where it meets float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.calibration.graph import GraphIndex
+
+FP16_MAX = float(np.finfo(np.float16).max)
+FP16_LEAST = float(np.finfo(np.float16).smallest_normal)  # below, it has fewer digits
+_OPSET = 19  # the first in which scales of Q/DQ may be float16
+
+# Sums of many terms, or exponentials: they stay in float32, as does what comes out of a function of ours.
+_IN_FLOAT32 = frozenset({"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "GlobalAveragePool"})
+# What comes out of these is small whatever goes in.
+_BOUNDED = frozenset({"Softmax", "Sigmoid", "Tanh", "Erf", "LayerNormalization", "Cast", "Shape"})
+# Float inputs that are no data: by operator, which.
+_SETTINGS = {"Resize": (1, 2)}
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph computing in float16, its inputs and outputs as they were.
+
+    Norms, softmax, means and sums over dimensions, and functions stay in float32, and so does all that a constant past
+    float16's range can reach before something bounds it: the masks of attention. Layers with a scale too small for
+    float16 keep their scales and what is between them in float32.
+    """
+    return _Half(model).convert()
+
+
+class _Half:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        values = (*inferred.value_info, *inferred.input, *inferred.output)
+        self._floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+        self._index = GraphIndex(self._model.graph)
+        self._floats |= {
+            name for name, entry in self._index.initializers.items() if entry.data_type == TensorProto.FLOAT
+        }
+        self._wide = self._reached_by_large_constants()
+        self._fine = self._with_fine_scales()
+        self._functions = {(function.domain, function.name) for function in model.functions}
+        # Of each float tensor made so far: its type.
+        self._types = {value.name: TensorProto.FLOAT for value in self._model.graph.input}
+        self._casts: dict[tuple[str, int], str] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+
+    def _reached_by_large_constants(self) -> set[str]:
+        wide = {
+            name
+            for name, entry in self._index.initializers.items()
+            if name in self._floats and np.abs(numpy_helper.to_array(entry)).max(initial=0) > FP16_MAX
+        }
+        for node in self._model.graph.node:
+            if node.op_type not in _BOUNDED and wide.intersection(node.input):
+                wide.update(node.output)
+        return wide
+
+    def convert(self) -> onnx.ModelProto:
+        graph = self._model.graph
+        for node in graph.node:
+            self._convert(node)
+        for output in graph.output:
+            if self._types.get(output.name) == TensorProto.FLOAT16:
+                self._rename(output.name)
+        used = {name for node in self._nodes for name in node.input}
+        kept = [entry for entry in graph.initializer if entry.name in used]
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(self._nodes)
+        graph.initializer.extend([*kept, *self._constants.values()])
+        for opset in (*self._model.opset_import, *(o for f in self._model.functions for o in f.opset_import)):
+            if opset.domain == "":
+                opset.version = max(opset.version, _OPSET)
+        return self._model
+
+    def _convert(self, node: onnx.NodeProto) -> None:
+        wanted = TensorProto.FLOAT if self._stays(node) else TensorProto.FLOAT16
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        settings = _SETTINGS.get(node.op_type, ())
+        for position, name in enumerate(node.input):
+            if name in self._floats and position not in settings:
+                copy.input[position] = self._as(name, wanted)
+        if node.op_type == "Cast" and node.output[0] in self._floats:
+            del copy.attribute[:]
+            copy.attribute.append(helper.make_attribute("to", wanted))
+        makes_its_own = node.op_type in ("Constant", "ConstantOfShape", "Range")
+        for name in node.output:
+            if name in self._floats:
+                self._types[name] = TensorProto.FLOAT if makes_its_own else wanted
+        self._nodes.append(copy)
+
+    def _stays(self, node: onnx.NodeProto) -> bool:
+        return (
+            node.op_type in _IN_FLOAT32
+            or node.name in self._fine
+            or any(self._reading(name) in self._fine for name in node.input)
+            or (node.domain, node.op_type) in self._functions
+            or bool(self._wide.intersection((*node.input, *node.output)))
+        )
+
+    def _reading(self, name: str) -> str | None:
+        """The node that reads the tensor out of integers; None where none does."""
+        producer = self._index.producers.get(name)
+        return producer.name if producer is not None and producer.op_type == "DequantizeLinear" else None
+
+    def _with_fine_scales(self) -> set[str]:
+        """The Q/DQ nodes whose scales float16 would coarsen, and those that a layer reads beside one of them."""
+        fine = set()
+        for node in self._model.graph.node:
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                scale = self._index.constant(node.input[1])
+                if scale is None or scale.min() < FP16_LEAST:
+                    fine.add(node.name)
+        grown = True
+        while grown:
+            before = len(fine)
+            for node in self._model.graph.node:
+                readings = {found for name in node.input if (found := self._reading(name))}
+                if readings & fine:
+                    fine |= readings
+            grown = len(fine) > before
+        return fine
+
+    def _as(self, name: str, wanted: int) -> str:
+        """The tensor in another type: a constant of that type, or through a cast."""
+        if name in self._index.initializers:
+            if wanted == TensorProto.FLOAT:
+                return name
+            values = numpy_helper.to_array(self._index.initializers[name]).astype(np.float16)
+            self._constants.setdefault(f"{name}/half", numpy_helper.from_array(values, f"{name}/half"))
+            return f"{name}/half"
+        if self._types.get(name, TensorProto.FLOAT) == wanted:
+            return name
+        if (name, wanted) not in self._casts:
+            made = self._casts[name, wanted] = f"{name}/{'half' if wanted == TensorProto.FLOAT16 else 'float'}"
+            self._nodes.append(helper.make_node("Cast", [name], [made], made, to=wanted))
+        return self._casts[name, wanted]
+
+    def _rename(self, output: str) -> None:
+        """Give a graph's output, made in float16, as float32."""
+        inner = f"{output}/inner"
+        for node in self._nodes:
+            for values in (node.input, node.output):
+                values[:] = [inner if value == output else value for value in values]
+        self._nodes.append(helper.make_node("Cast", [inner], [output], f"{output}/cast", to=TensorProto.FLOAT))

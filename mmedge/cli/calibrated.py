@@ -1,0 +1,78 @@
+"""What `mmedge calibrate` and `mmedge export --precision` share: options, and what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmedge.cli.ui import megabytes, print_table
+
+if TYPE_CHECKING:
+    from mmedge.calibrating import CalibratedBundle
+    from mmedge.calibration.search import Point
+
+Command = Callable[..., Any]
+
+
+def calibration_options(precisions: Sequence[str], default: str) -> Callable[[Command], Command]:
+    """The options of `Settings`, but for the split that accuracy is measured on."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option(
+                "--method",
+                type=click.Choice(["minmax", "entropy", "percentile", "mse"]),
+                default="mse",
+                show_default=True,
+                help="How the range of a tensor follows from its values.",
+            ),
+            click.option(
+                "--calibration-split", default="train", show_default=True, help="The split to take ranges from."
+            ),
+            click.option("--samples", default=200, show_default=True, help="Rows to take ranges from, spread over it."),
+            click.option(
+                "--max-accuracy-drop",
+                default=0.5,
+                show_default=True,
+                help="Points of a hundred that the accuracy of any subset of modalities may fall.",
+            ),
+            click.option("--precision", type=click.Choice(precisions), default=default, show_default=True),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def tell_point(point: Point) -> None:
+    """Say what a choice of layers came to, as soon as it is known."""
+    speed = f"{point.speedup:.2f} times as fast"
+    click.echo(f"{len(point.layers):4} layers in INT8: {point.drop:+.2f} points lost, {speed}", err=True)
+
+
+def print_calibrated(made: CalibratedBundle) -> None:
+    """Print what was written, and the accuracy of each of its graphs by subset of modalities."""
+    before, cpu, tensorrt = map(megabytes, made.bytes)
+    here, there = (graph.precision for graph in made.manifest.graphs)
+    evidence = made.manifest.evidence["calibration"]
+    click.echo(f"{made.path}: {here} for ONNX Runtime ({before} -> {cpu}), {there} for TensorRT ({tensorrt})")
+    if made.search is not None:
+        chosen = made.search.chosen
+        click.echo(f"{len(chosen.layers)} of {evidence['layers']} layers in INT8, {chosen.speedup:.2f} times as fast")
+        if not chosen.layers:
+            click.echo("No choice of layers is faster on this CPU within the budget: its graph is the one it was.")
+    print_table(
+        f"Accuracy on {evidence['accuracy_fp32']['data']} (largest drop {made.drop:+.2f} points)",
+        ["modalities", "metric", "before", "ONNX Runtime", "TensorRT, on CPU", "samples"],
+        [
+            [
+                " + ".join(scores[0].modalities),
+                scores[0].main.name,
+                *("undefined" if s.main.value is None else f"{s.main.value:.4f}" for s in scores),
+                str(scores[0].report.samples),
+            ]
+            for scores in zip(made.before.subsets, made.after.subsets, made.tensorrt.subsets, strict=True)
+        ],
+    )

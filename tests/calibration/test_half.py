@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.calibration.emit_tensorrt import emit_tensorrt
+from mmedge.calibration.graph import with_outputs
+from mmedge.calibration.half import to_half
+from mmedge.calibration.layers import find_layers
+from mmedge.export.tensorrt_rtx import build_engine
+
+RANGES = dict.fromkeys(["x", "r0", "c1", "r1", "r2", "l1", "v", "logits"], 8.0)
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, npt.NDArray[Any]], names: list[str] | None = None) -> list[Any]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Optimised, it would compute in float32 what it has no kernel for.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    graph = with_outputs(model, names or [])
+    return list(onnxruntime.InferenceSession(graph.SerializeToString(), options).run(names, feeds))
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    return {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
+
+
+def pictures() -> dict[str, npt.NDArray[Any]]:
+    return {"x": np.random.default_rng(1).standard_normal((16, 3, 6, 6)).astype(np.float32)}
+
+
+def test_products_are_in_half_and_norms_and_outputs_in_single_precision(small_graph: onnx.ModelProto) -> None:
+    half = to_half(small_graph)
+    onnx.checker.check_model(half, full_check=True)
+    types = types_of(half)
+    assert {types[name] for name in ("c0", "r0", "c1", "s", "r1", "p0", "l0", "r2", "p1", "l1")} == {
+        TensorProto.FLOAT16
+    }
+    assert {types[name] for name in ("n", "v", "logits")} == {TensorProto.FLOAT}
+    (expected,), (found,) = run(small_graph, pictures()), run(half, pictures())
+    assert found.dtype == np.float32
+    assert 0 < np.abs(expected - found).max() < 0.01 * np.abs(expected).max()
+    assert half.ByteSize() < 0.7 * small_graph.ByteSize()
+
+
+def test_the_fused_operator_stays_in_single_precision(digits_bundle: Path) -> None:
+    half = to_half(onnx.load(digits_bundle / "model.onnx"))
+    onnx.checker.check_model(half, full_check=True)
+    (fusion,) = [node for node in half.graph.node if node.op_type == "GatedFusion"]
+    makers = {name: node for node in half.graph.node for name in node.output}
+    sources = [makers[name] for name in fusion.input if name in makers]
+    assert [node.op_type for node in sources] == ["Cast", "Cast"]
+    assert {entry.data_type for entry in half.graph.initializer if entry.name in fusion.input} == {TensorProto.FLOAT}
+    assert build_engine(half.SerializeToString()).plan
+
+
+def test_what_a_mask_reaches_stays_in_single_precision() -> None:
+    """A row in which everything is masked by the lowest float32 has no softmax once that is an infinity."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Where", ["there", "zero", "lowest"], ["mask"], "where"),
+            helper.make_node("Unsqueeze", ["mask", "axis"], ["masks"], "unsqueeze"),
+            helper.make_node("MatMul", ["x", "w"], ["scores"], "product"),
+            helper.make_node("Add", ["scores", "masks"], ["masked"], "add"),
+            helper.make_node("Softmax", ["masked"], ["shares"], "softmax"),
+            helper.make_node("MatMul", ["shares", "w"], ["y"], "values"),
+        ],
+        "masked",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, 4]),
+            helper.make_tensor_value_info("there", TensorProto.BOOL, ["batch", 4]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, 4])],
+        [
+            numpy_helper.from_array(np.float32(0), "zero"),
+            numpy_helper.from_array(np.float32(np.finfo(np.float32).min), "lowest"),
+            numpy_helper.from_array(np.array([1], np.int64), "axis"),
+            numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32), "w"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    half = to_half(model)
+    types = types_of(half)
+    assert types["mask"] == types["masks"] == types["masked"] == TensorProto.FLOAT
+    assert types["scores"] == TensorProto.FLOAT16
+    feeds = {"x": np.ones((2, 2, 4), np.float32), "there": np.array([[1, 0, 1, 1], [0, 0, 0, 0]], bool)}
+    (expected,), (found,) = run(model, feeds), run(half, feeds)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_scales_too_small_for_half_precision_stay_as_they_are(small_graph: onnx.ModelProto, small: bool) -> None:
+    # conv1 alone has a weight whose scale float16 would write with fewer digits.
+    graph = onnx.ModelProto()
+    graph.CopyFrom(small_graph)
+    weight = next(entry for entry in graph.graph.initializer if entry.name == "w1")
+    if small:
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e-3), "w1"))
+    names = [layer.name for layer in find_layers(graph)]
+    half = to_half(emit_tensorrt(graph, RANGES, names))
+    onnx.checker.check_model(half, full_check=True)
+    scales = {entry.name: entry for entry in half.graph.initializer if "scale" in entry.name}
+    exact = {name for name, entry in scales.items() if entry.data_type == TensorProto.FLOAT}
+    assert exact == ({"conv1/weight_scale", "r0/scale"} if small else set())
+    assert all(numpy_helper.to_array(entry).min() > 0 for entry in scales.values())
+    engine = build_engine(half.SerializeToString())
+    for name in names:
+        assert [layer for layer in engine.layers if name in layer.nodes and "Int8" in layer.inputs], name
+    (expected,), (found,) = run(graph, pictures()), run(half, pictures())
+    assert np.square(expected - found).mean() < 0.02 * np.square(expected).mean()
