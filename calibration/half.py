@@ -12,8 +12,10 @@ FP16_MAX = float(np.finfo(np.float16).max)
 FP16_LEAST = float(np.finfo(np.float16).smallest_normal)  # below, it has fewer digits
 _OPSET = 19  # the first in which scales of Q/DQ may be float16
 
-# Sums of many terms, or exponentials: they stay in float32, as does what comes out of a function of ours.
-_IN_FLOAT32 = frozenset({"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "GlobalAveragePool"})
+# Sums of many terms, exponentials and squares: they stay in float32.
+_IN_FLOAT32 = frozenset(
+    {"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "ReduceL2", "GlobalAveragePool", "Pow"}
+)
 # What comes out of these is small whatever goes in.
 _BOUNDED = frozenset({"Softmax", "Sigmoid", "Tanh", "Erf", "LayerNormalization", "Cast", "Shape"})
 # Float inputs that are no data: by operator, which.
@@ -23,9 +25,10 @@ _SETTINGS = {"Resize": (1, 2)}
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph computing in float16, its inputs and outputs as they were.
 
-    Norms, softmax, means and sums over dimensions, and functions stay in float32, and so does all that a constant past
-    float16's range can reach before something bounds it: the masks of attention. Layers with a scale too small for
-    float16 keep their scales and what is between them in float32.
+    Norms, softmax, squares, means and sums over dimensions, and functions stay in float32. So does all that a constant
+    which float16 cannot hold can reach before something bounds it: the masks of attention, the least length that a
+    vector is divided by. Layers with a scale too small for float16 keep their scales, and what is between them, in
+    float32.
     """
     return _Half(model).convert()
 
@@ -41,7 +44,7 @@ class _Half:
         self._floats |= {
             name for name, entry in self._index.initializers.items() if entry.data_type == TensorProto.FLOAT
         }
-        self._wide = self._reached_by_large_constants()
+        self._wide = self._reached_by_what_has_no_half()
         self._fine = self._with_fine_scales()
         self._functions = {(function.domain, function.name) for function in model.functions}
         # Of each float tensor made so far: its type.
@@ -50,11 +53,9 @@ class _Half:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
-    def _reached_by_large_constants(self) -> set[str]:
+    def _reached_by_what_has_no_half(self) -> set[str]:
         wide = {
-            name
-            for name, entry in self._index.initializers.items()
-            if name in self._floats and np.abs(numpy_helper.to_array(entry)).max(initial=0) > FP16_MAX
+            name for name, entry in self._index.initializers.items() if name in self._floats and _has_no_half(entry)
         }
         for node in self._model.graph.node:
             if node.op_type not in _BOUNDED and wide.intersection(node.input):
@@ -98,6 +99,7 @@ class _Half:
     def _stays(self, node: onnx.NodeProto) -> bool:
         return (
             node.op_type in _IN_FLOAT32
+            or (node.op_type == "Mul" and node.input[0] == node.input[1])
             or node.name in self._fine
             or any(self._reading(name) in self._fine for name in node.input)
             or (node.domain, node.op_type) in self._functions
@@ -149,3 +151,11 @@ class _Half:
             for values in (node.input, node.output):
                 values[:] = [inner if value == output else value for value in values]
         self._nodes.append(helper.make_node("Cast", [inner], [output], f"{output}/cast", to=TensorProto.FLOAT))
+
+
+def _has_no_half(entry: onnx.TensorProto) -> bool:
+    """Whether float16 would make an infinity of a constant, or of a setting another by more than a hundredth."""
+    values = np.abs(numpy_helper.to_array(entry))
+    if values.max(initial=0) > FP16_MAX:
+        return True
+    return values.size == 1 and abs(float(values.astype(np.float16).item()) - values.item()) > 0.01 * values.item()

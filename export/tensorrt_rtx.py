@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import subprocess
 import sys
@@ -246,4 +247,7 @@ def _describe(error: Any) -> str:
 
 
 if __name__ == "__main__":
-    json.dump(_answer(json.loads(sys.argv[1]), sys.stdin.buffer.read()), sys.stdout)
+    # The compiler writes remarks to the standard output: they go where errors go.
+    with os.fdopen(os.dup(1), "w") as output:
+        os.dup2(2, 1)
+        json.dump(_answer(json.loads(sys.argv[1]), sys.stdin.buffer.read()), output)

@@ -73,8 +73,14 @@ def inspect(bundle: str, as_json: bool) -> None:
                 ", ".join(f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)),
             ]
         )
+    calibration = manifest.evidence.get("calibration")
     if rows:
-        print_table(
-            "Evidence", ["modalities", "output", "parity max abs", "top-1 agreement", "samples", "scores"], rows
+        title = "Evidence (parity and agreement are those of the fp32 graph)" if calibration else "Evidence"
+        print_table(title, ["modalities", "output", "parity max abs", "top-1 agreement", "samples", "scores"], rows)
+    if calibration and "chosen" in calibration:
+        chosen = calibration["chosen"]
+        click.echo(
+            f"Calibrated: {len(chosen['layers'])} of {calibration['layers']} layers in INT8, {chosen['speedup']:.2f} times "
+            f"as fast on the CPU that chose them, at most {calibration['max_accuracy_drop']:g} points lost"
         )
     print_table("Provenance", ["what", "value"], [[key, str(value)] for key, value in manifest.provenance.items()])

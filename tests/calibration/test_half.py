@@ -97,6 +97,29 @@ def test_what_a_mask_reaches_stays_in_single_precision() -> None:
     np.testing.assert_allclose(found, expected, atol=0.01)
 
 
+def test_a_vector_of_nothing_is_not_divided_by_nothing() -> None:
+    """The least length, 1e-12, is 0 in float16."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["v"], "product"),
+            helper.make_node("ReduceL2", ["v", "axis"], ["length"], "length"),
+            helper.make_node("Max", ["length", "least"], ["divisor"], "clamp"),
+            helper.make_node("Div", ["v", "divisor"], ["y"], "divide"),
+        ],
+        "unit",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [
+            numpy_helper.from_array(np.array([1], np.int64), "axis"),
+            numpy_helper.from_array(np.float32(1e-12), "least"),
+            numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (found,) = run(to_half(model), {"x": np.array([[0, 0, 0, 0], [3, 0, 4, 0]], np.float32)})
+    np.testing.assert_allclose(found, [[0, 0, 0, 0], [0.6, 0, 0.8, 0]], atol=1e-3)
+
+
 @pytest.mark.parametrize("small", [False, True])
 def test_scales_too_small_for_half_precision_stay_as_they_are(small_graph: onnx.ModelProto, small: bool) -> None:
     # conv1 alone has a weight whose scale float16 would write with fewer digits.
