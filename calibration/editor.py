@@ -55,10 +55,25 @@ class GraphEditor:
         weight = self.index.constant(layer.weight)
         assert weight is not None
         scales = weight_scales(weight, layer.axis, self.index.constant(layer.bias), input_scale)
-        stored = self.constant(f"{layer.name}/weight", quantize(weight, scales, layer.axis))
-        scale = self.constant(f"{layer.name}/weight_scale", scales)
-        zero = self.constant(f"{layer.name}/weight_zero_point", np.zeros(len(scales), np.int8))
-        return self.dequantize(stored, scale, zero, axis=layer.axis), scales
+        return self.dequantize(*self._store(layer.name, weight, scales, layer.axis), axis=layer.axis), scales
+
+    def look_up(self, node: onnx.NodeProto, table: str) -> None:
+        """Look up in a table in int8, with a step per feature, and read what was found."""
+        values = self.index.constant(table)
+        assert values is not None
+        stored, scale, zero = self._store(node.name, values, weight_scales(values, 1, None, 1.0), axis=1)
+        found = self.add("Gather", [stored, node.input[1]], f"{node.output[0]}/int8", node.name)
+        self.add("DequantizeLinear", [found, scale, zero], node.output[0], axis=-1)
+
+    def _store(
+        self, name: str, values: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], axis: int
+    ) -> tuple[str, str, str]:
+        """Values in int8, their scales and their zero points."""
+        return (
+            self.constant(f"{name}/weight", quantize(values, scales, axis)),
+            self.constant(f"{name}/weight_scale", scales),
+            self.constant(f"{name}/weight_zero_point", np.zeros(len(scales), np.int8)),
+        )
 
     def finish(self) -> onnx.ModelProto:
         """The graph, without the initializers that no node takes any more."""

@@ -10,7 +10,7 @@ import onnx
 
 from mmedge.calibration.editor import GraphEditor
 from mmedge.calibration.graph import MOVES, attributes
-from mmedge.calibration.layers import Layer, activation_scale, find_layers, find_sums
+from mmedge.calibration.layers import Layer, activation_scale, find_layers, find_sums, find_tables
 from mmedge.calibration.ranges import LEVELS
 
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
@@ -30,7 +30,7 @@ class Grid:
 
 
 def emit_cpu(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
-    """The graph with the layers named in `chosen` in INT8, for ONNX Runtime's kernels of uint8 times int8.
+    """The graph with the layers and tables named in `chosen` in INT8, for ONNX Runtime's kernels of uint8 times int8.
 
     A convolution takes and gives uint8; a matrix product takes uint8, and gives float where what follows computes in
     float. A sum of two integer tensors is an integer sum. A ReLU before a rounding is part of the rounding. A product
@@ -51,6 +51,7 @@ class _CpuEmitter:
         self._by_name = {node.name: node for node in model.graph.node}
         layers = [layer for layer in find_layers(model) if layer.name in chosen and self._fits(layer)]
         self._layers = {layer.name: layer for layer in layers}
+        self._tables = {name: table for name, table in find_tables(model).items() if name in chosen}
         self._sums = {entry.name: entry for entry in find_sums(model, layers)}
         # What nodes take in uint8, and what is made in it; the latter is read as float through a pair.
         taken = [layer.source for layer in layers] + [name for entry in self._sums.values() for name in entry.inputs]
@@ -87,6 +88,8 @@ class _CpuEmitter:
         for node in self._model.graph.node:
             if node.name in self._layers:
                 self._emit_layer(self._layers[node.name], node)
+            elif node.name in self._tables:
+                self._editor.look_up(node, self._tables[node.name])
             elif node.name in self._sums:
                 self._emit_made(node, self._sums[node.name].output)
             elif self._moves_integers(node):

@@ -47,6 +47,22 @@ class Sum:
     output: str
 
 
+def find_tables(model: onnx.ModelProto) -> dict[str, str]:
+    """The embedding tables of a graph, float32 [rows, features]: name of the node that looks up -> initializer."""
+    index = GraphIndex(model.graph)
+    found = {}
+    for node in model.graph.node:
+        if (
+            node.op_type == "Gather"
+            and attributes(node).get("axis", 0) == 0
+            and node.input[1] not in index.initializers
+        ):
+            table = index.constant(node.input[0])
+            if table is not None and table.dtype == np.float32 and table.ndim == 2:
+                found[node.name] = node.input[0]
+    return found
+
+
 def find_layers(model: onnx.ModelProto) -> list[Layer]:
     """The layers at the top level of a graph, in its order."""
     index = GraphIndex(model.graph)

@@ -78,9 +78,9 @@ def inspect(bundle: str, as_json: bool) -> None:
         title = "Evidence (parity and agreement are those of the fp32 graph)" if calibration else "Evidence"
         print_table(title, ["modalities", "output", "parity max abs", "top-1 agreement", "samples", "scores"], rows)
     if calibration and "chosen" in calibration:
-        chosen = calibration["chosen"]
+        layers, speedup = calibration["chosen"]["layers"], calibration["chosen"]["speedup"]
         click.echo(
-            f"Calibrated: {len(chosen['layers'])} of {calibration['layers']} layers in INT8, {chosen['speedup']:.2f} times "
-            f"as fast on the CPU that chose them, at most {calibration['max_accuracy_drop']:g} points lost"
+            f"Calibrated: {len(layers)} of {calibration['layers']} layers in INT8, {speedup:.2f} times as fast on the "
+            f"CPU that chose them, at most {calibration['max_accuracy_drop']:g} points lost"
         )
     print_table("Provenance", ["what", "value"], [[key, str(value)] for key, value in manifest.provenance.items()])

@@ -120,6 +120,26 @@ def test_any_choice_of_layers_computes_nearly_the_same(
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_table_is_looked_up_in_integers() -> None:
+    random = np.random.default_rng(0)
+    table = (random.standard_normal((50, 8)) * np.geomspace(1e-3, 10, 8)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["found"], "look_up"), helper.make_node("Neg", ["found"], ["y"])],
+        "words",
+        [helper.make_tensor_value_info("ids", TensorProto.INT32, ["batch", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5, 8])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    emitted = emit_cpu(model, {}, ["look_up"])
+    onnx.checker.check_model(emitted, full_check=True)
+    assert [entry.data_type for entry in emitted.graph.initializer if entry.dims == [50, 8]] == [TensorProto.INT8]
+    ids = random.integers(0, 50, (3, 5)).astype(np.int32)
+    (found,) = session(emitted).run(None, {"ids": ids})
+    steps = np.abs(table).max(axis=0) / LEVELS
+    assert (np.abs(-found - table[ids]) <= 0.501 * steps).all()
+
+
 def test_onnxruntime_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto, tmp_path: Path) -> None:
     x = pictures()
     session(emit_cpu(small_graph, ranges_of(small_graph, x), ALL), tmp_path / "optimized.onnx")
