@@ -28,7 +28,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.export.bundle import write_bundle
+from mmedge.export.writing import write_bundle
 from mmedge.runtime.manifest import Graph, Input, Manifest, Output
 from mmedge.runtime.native import check, ffi, find_onnxruntime, lib, path_bytes, struct
 
