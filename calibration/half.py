@@ -155,7 +155,8 @@ class _Half:
 
 def _has_no_half(entry: onnx.TensorProto) -> bool:
     """Whether float16 would make an infinity of a constant, or of a setting another by more than a hundredth."""
-    values = np.abs(numpy_helper.to_array(entry))
+    values = np.abs(numpy_helper.to_array(entry)).astype(np.float64)
     if values.max(initial=0) > FP16_MAX:
         return True
-    return values.size == 1 and abs(float(values.astype(np.float16).item()) - values.item()) > 0.01 * values.item()
+    value = float(values.max(initial=0))
+    return values.size == 1 and abs(float(np.float16(value)) - value) > 0.01 * value
