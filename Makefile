@@ -81,7 +81,7 @@ docs: build/install.stamp  ## Write the pages made of the header's comments, the
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_training.py
 
-build/bundles/digits.mme: build/install.stamp tests/make_bundles.py $(wildcard export/*.py mmedge/models/*.py)
+build/bundles/digits.mme: build/install.stamp tests/make_bundles.py $(wildcard export/*.py calibration/*.py mmedge/models/*.py)
 	$(BIN)/python tests/make_bundles.py build/bundles
 	@touch $@
 

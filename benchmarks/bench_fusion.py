@@ -4,8 +4,9 @@ Both run inside ONNX Runtime with IO binding, one thread, weights constant, taki
 a batch of runs by this thread's CPU time, so that neither the clock nor another program's turn on the core counts; the
 figure is the median round. What Python's wrapper of a run adds to both sides, 1 us, is passed by; what ONNX Runtime
 itself takes to start a graph, 1.5 us, is in the figures. `one_absent` is the first shape with one modality missing,
-`large_batch` 64 rows of it. MMEDGE_MAX_ISA=avx2 measures the fused operator as on a processor without AVX-512; ONNX
-Runtime keeps its own.
+`large_batch` 64 rows of it. `int8` is QGatedFusion, features and weights in 8 bits, its features as integer encoders
+give them; `cosine_int8` the least between its rows and those in float32. MMEDGE_MAX_ISA=avx2 measures the fused
+operator as on a processor without AVX-512; ONNX Runtime keeps its own.
 
     python benchmarks/bench_fusion.py --json
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -26,9 +26,11 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-import mmedge.runtime
+from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.export.functions import gated_fusion
+from mmedge.runtime.native import find_library
 
+RANGE = 4.0  # of features in 8 bits
 PARAMETERS = ("weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate_bias")
 
 
@@ -60,7 +62,7 @@ def make_model(case: Case) -> bytes:
             array = rng.normal(size=shape).astype(np.float32) * 0.1
             initializers.append(onnx.numpy_helper.from_array(array, names[-1]))
     output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, case.dim])
-    node = onnx.helper.make_node("GatedFusion", names, ["y"], domain="mmedge", epsilon=1e-5)
+    node = onnx.helper.make_node("GatedFusion", names, ["y"], "fusion", domain="mmedge", epsilon=1e-5)
     graph = onnx.helper.make_graph([node], "fusion", inputs, [output], initializers)
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("mmedge", 1)]
     body = gated_fusion(len(case.features), 18)
@@ -68,20 +70,38 @@ def make_model(case: Case) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def make_integer_model(case: Case, model: bytes) -> bytes:
+    """The same in integers, which the features are already."""
+    ranges = {f"x_{m}": RANGE for m in range(len(case.features))}
+    emitted = emit_cpu(onnx.load_from_string(model), ranges, ["fusion"])
+    graph = emitted.graph
+    rounded = {node.input[0]: node for node in graph.node if node.op_type == "QuantizeLinear"}
+    for port in graph.input:
+        if port.name in rounded:
+            port.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+            node = rounded[port.name]
+            graph.node.remove(node)
+            port.name = node.output[0]
+    return bytes(emitted.SerializeToString())
+
+
 class Runner:
     """A session with its inputs and its output bound once."""
 
-    def __init__(self, case: Case, fused: bool) -> None:
+    def __init__(self, case: Case, fused: bool, int8: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         if fused:
-            folders = [Path(folder) / "libmmedge_onnxruntime.so" for folder in mmedge.runtime.__path__]
-            options.register_custom_ops_library(str(next(file for file in folders if file.is_file())))
-        self.session = onnxruntime.InferenceSession(make_model(case), options, providers=["CPUExecutionProvider"])
+            options.register_custom_ops_library(find_library("libmmedge_onnxruntime.so"))
+        model = make_model(case)
+        self.session = onnxruntime.InferenceSession(
+            make_integer_model(case, model) if int8 else model, options, providers=["CPUExecutionProvider"]
+        )
         rng = np.random.default_rng(1)
         present = case.present or (True,) * len(case.features)
         self.feeds: list[npt.NDArray[np.generic]] = [np.tile(np.array(present), (case.batch, 1))]
-        self.feeds += [rng.normal(size=(case.batch, count)).astype(np.float32) for count in case.features]
+        xs = [rng.normal(size=(case.batch, count)).astype(np.float32) for count in case.features]
+        self.feeds += [np.clip(np.rint(x * 127 / RANGE) + 128, 0, 255).astype(np.uint8) for x in xs] if int8 else xs
         self.y = np.empty((case.batch, case.dim), np.float32)
         self.binding = self.session.io_binding()
         self.options = onnxruntime.RunOptions()
@@ -100,11 +120,20 @@ class Runner:
 
 def measure(case: Case, rounds: int) -> dict[str, float]:
     fused, unfused = Runner(case, fused=True), Runner(case, fused=False)
+    int8 = Runner(case, fused=True, int8=True)
     runs = max(1, round(2000 / max(unfused.time(20), 1.0)))  # about 2 ms
-    times = [(fused.time(runs), unfused.time(runs)) for _ in range(rounds)]
+    times = [(fused.time(runs), unfused.time(runs), int8.time(runs)) for _ in range(rounds)]
     np.testing.assert_allclose(fused.y, unfused.y, rtol=0, atol=1e-4)
-    fused_us, unfused_us = (median(column) for column in zip(*times, strict=True))
-    return {"fused_us": fused_us, "unfused_us": unfused_us, "ratio": unfused_us / fused_us}
+    fused_us, unfused_us, int8_us = (median(column) for column in zip(*times, strict=True))
+    norms = np.linalg.norm(fused.y, axis=1) * np.linalg.norm(int8.y, axis=1)
+    return {
+        "fused_us": fused_us,
+        "unfused_us": unfused_us,
+        "ratio": unfused_us / fused_us,
+        "int8_us": int8_us,
+        "ratio_int8": unfused_us / int8_us,
+        "cosine_int8": float(((fused.y * int8.y).sum(axis=1) / norms).min()),
+    }
 
 
 def main() -> None:
@@ -117,11 +146,13 @@ def main() -> None:
         flat = {f"{k}_{name}" if name else k: v for name, figures in results.items() for k, v in figures.items()}
         print(json.dumps(flat, indent=2))
         return
-    table = Table("case", "fused µs", "inlined µs", "ratio", title="GatedFusion inside ONNX Runtime")
+    columns = ("fused_us", "unfused_us", "ratio", "int8_us", "ratio_int8", "cosine_int8")
+    names = ("fused µs", "inlined µs", "ratio", "int8 µs", "ratio", "cosine")
+    table = Table("case", *names, title="GatedFusion inside ONNX Runtime")
     for name, figures in results.items():
         case = CASES[name]
         label = f"{'/'.join(map(str, case.features))} -> {case.dim}, batch {case.batch} {name}"
-        table.add_row(label, *(f"{figures[key]:.1f}" for key in ("fused_us", "unfused_us", "ratio")))
+        table.add_row(label, *(f"{figures[key]:.5g}" for key in columns))
     Console().print(table)
 
 

@@ -23,6 +23,7 @@ from mmedge.calibration.table import Calibration, Origin, TensorRange
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.manifest import Manifest
+from mmedge.runtime.native import find_library
 
 Sample = tuple[str, Callable[[], Mapping[str, Any]]]
 """A name for messages, and what loads the raw inputs of those modalities that the sample has."""
@@ -46,8 +47,9 @@ def subset_rows(
 
 
 def session_on_one_thread(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """The graph in ONNX Runtime, computing on the caller's thread."""
+    """The graph in ONNX Runtime with our operators, as libmmedge runs it, computing on the caller's thread."""
     options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(find_library("libmmedge_onnxruntime.so"))
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

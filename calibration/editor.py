@@ -57,6 +57,12 @@ class GraphEditor:
         scales = weight_scales(weight, layer.axis, self.index.constant(layer.bias), input_scale)
         return self.dequantize(*self._store(layer.name, weight, scales, layer.axis), axis=layer.axis), scales
 
+    def stored_weight(self, name: str, weight: str) -> tuple[str, str]:
+        """A weight [channels, ...] in int8, and the steps of its channels."""
+        values = self.index.constant(weight)
+        assert values is not None
+        return self._store(name, values, weight_scales(values, 0, None, 1.0), axis=0)[:2]
+
     def look_up(self, node: onnx.NodeProto, table: str) -> None:
         """Look up in a table in int8, with a step per feature, and read what was found."""
         values = self.index.constant(table)

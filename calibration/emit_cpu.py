@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from mmedge.calibration.editor import GraphEditor
+from mmedge.calibration.fusion import Fusion, add_body, find_fusions
 from mmedge.calibration.graph import MOVES, attributes
 from mmedge.calibration.layers import Layer, activation_scale, find_layers, find_sums, find_tables
 from mmedge.calibration.ranges import LEVELS
@@ -35,7 +36,7 @@ def emit_cpu(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collec
     A convolution takes and gives uint8; a matrix product takes uint8, and gives float where what follows computes in
     float. A sum of two integer tensors is an integer sum. A ReLU before a rounding is part of the rounding. A product
     over the last of three dimensions is written over two, together with its sum, as the kernel takes it; one of more
-    dimensions, or of some that are not fixed, stays in float.
+    dimensions, or of some that are not fixed, stays in float. The gated fusion of integers is mmedge::QGatedFusion.
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
@@ -53,8 +54,10 @@ class _CpuEmitter:
         self._layers = {layer.name: layer for layer in layers}
         self._tables = {name: table for name, table in find_tables(model).items() if name in chosen}
         self._sums = {entry.name: entry for entry in find_sums(model, layers)}
+        self._fusions = {fusion.name: fusion for fusion in find_fusions(model) if fusion.name in chosen}
         # What nodes take in uint8, and what is made in it; the latter is read as float through a pair.
         taken = [layer.source for layer in layers] + [name for entry in self._sums.values() for name in entry.inputs]
+        taken += [name for fusion in self._fusions.values() for name in fusion.sources]
         self._taken = {name for tensor in taken for name in self._way(tensor)}
         self._made = {layer.output for layer in layers if self._gives_integers(layer)}
         self._made |= {entry.output for entry in self._sums.values()}
@@ -88,6 +91,8 @@ class _CpuEmitter:
         for node in self._model.graph.node:
             if node.name in self._layers:
                 self._emit_layer(self._layers[node.name], node)
+            elif node.name in self._fusions:
+                self._emit_fusion(self._fusions[node.name], node)
             elif node.name in self._tables:
                 self._editor.look_up(node, self._tables[node.name])
             elif node.name in self._sums:
@@ -99,12 +104,28 @@ class _CpuEmitter:
                 copy.CopyFrom(node)
                 copy.input[:] = [self._read(name) if name in self._made else name for name in node.input]
                 self._editor.nodes.append(copy)
-        return self._editor.finish()
+        made = self._editor.finish()
+        if self._fusions:
+            add_body(made)
+        return made
 
     def _grid(self, name: str) -> Grid:
         root = self._index.root(name)
         producer = self._index.producers.get(root)
         return Grid.of(self._ranges[root], producer is not None and producer.op_type in _NEVER_NEGATIVE)
+
+    def _emit_fusion(self, fusion: Fusion, node: onnx.NodeProto) -> None:
+        inputs = [node.input[0]]
+        for number, (source, (weight, *others)) in enumerate(zip(fusion.sources, fusion.parameters, strict=True)):
+            if source not in self._integers:
+                self._write(source, source, source)
+            stored, scale = self._editor.stored_weight(f"{fusion.name}/{number}", weight)
+            inputs += [*self._integers[source], stored, scale, *others]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.op_type = "QGatedFusion"
+        copy.input[:] = inputs
+        self._editor.nodes.append(copy)
 
     def _write(self, name: str, values: str, like: str) -> None:
         """Round the float tensor `values` to integers called `name`, on the grid of the tensor `like`."""

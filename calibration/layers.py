@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from mmedge.calibration.fusion import find_fusions
 from mmedge.calibration.graph import GraphIndex, attributes
 from mmedge.calibration.ranges import LEVELS
 
@@ -117,10 +118,11 @@ def find_sums(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Sum]:
 
 
 def tensors_to_range(model: onnx.ModelProto) -> list[str]:
-    """The tensors whose range an integer graph needs: what layers and sums take, and what they give."""
+    """The tensors whose range an integer graph needs: what layers, sums and fusions take, and most of their outputs."""
     index, layers = GraphIndex(model.graph), find_layers(model)
     names = [name for layer in layers for name in (index.root(layer.source), layer.output)]
     names += [name for entry in find_sums(model, layers) for name in (*map(index.root, entry.inputs), entry.output)]
+    names += [index.root(name) for fusion in find_fusions(model) for name in fusion.sources]
     return list(dict.fromkeys(names))
 
 

@@ -12,16 +12,17 @@ from mmedge.runtime import errors
 from mmedge.runtime._abi import ffi as ffi
 
 
-def _load() -> Any:
+def find_library(name: str) -> str:
+    """The path of one of our own libraries, such as "libmmedge_onnxruntime.so", ONNX Runtime's operators."""
     # An editable install keeps the built library in site-packages and the sources in the tree: look along both.
     for folder in mmedge.runtime.__path__:
-        candidate = Path(folder) / "libmmedge.so"
+        candidate = Path(folder) / name
         if candidate.is_file():
-            return ffi.dlopen(str(candidate))
-    raise errors.MmedgeError(f"libmmedge.so was not found in {list(mmedge.runtime.__path__)}; install mmedge again")
+            return str(candidate)
+    raise errors.MmedgeError(f"{name} was not found in {list(mmedge.runtime.__path__)}; install mmedge again")
 
 
-lib = _load()
+lib: Any = ffi.dlopen(find_library("libmmedge.so"))
 
 _ERRORS: dict[int, type[errors.MmedgeError]] = {
     lib.MME_INVALID_ARGUMENT: errors.InvalidArgument,

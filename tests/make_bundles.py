@@ -2,7 +2,8 @@
 whose results can be told from their inputs.
 
 python tests/make_bundles.py FOLDER   ->  FOLDER/digits.mme, FOLDER/nan.mme (its last bias is NaN),
-                                          FOLDER/multilabel.mme, FOLDER/embedding.mme, FOLDER/vqa.mme, FOLDER/words.mme
+                                          FOLDER/multilabel.mme, FOLDER/embedding.mme, FOLDER/vqa.mme, FOLDER/words.mme,
+                                          FOLDER/int8.mme (digits.mme in integers)
 """
 
 from __future__ import annotations
@@ -294,6 +295,33 @@ def write_words(folder: Path, like: Path) -> None:
     (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
 
 
+def write_integers(folder: Path, like: Path) -> None:
+    """The bundle `like` with every layer in integers, whatever that gains, and its ranges of `raw_samples(4)`."""
+    import shutil
+    from functools import partial
+
+    import onnx
+
+    from mmedge.calibration.collect import Collector
+    from mmedge.calibration.emit_cpu import emit_cpu
+    from mmedge.calibration.fusion import find_fusions
+    from mmedge.calibration.layers import find_layers, tensors_to_range
+    from mmedge.calibration.table import Origin
+    from mmedge.export.writing import write_bundle
+    from mmedge.runtime import read_manifest
+
+    model, manifest = onnx.load(like / "model.onnx"), read_manifest(like)
+    samples = [(name, partial(dict, inputs)) for name, inputs in raw_samples(4)]
+    collector = Collector(model, manifest, like, tensors_to_range(model))
+    ranges = collector.collect(samples, Origin.of(model, manifest, "raw samples", "minmax")).ranges
+    names = [entry.name for entry in (*find_layers(model), *find_fusions(model))]
+    graphs = [manifest.graphs[0].model_copy(update={"precision": "int8"})]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    made = emit_cpu(model, ranges, names).SerializeToString()
+    write_bundle(folder, manifest.model_copy(update={"graphs": graphs}), {"model.onnx": made})
+
+
 def main(folder: Path) -> None:
     import shutil
 
@@ -315,6 +343,7 @@ def main(folder: Path) -> None:
     for name, make in (("multilabel", multilabel_graph), ("embedding", embedding_graph), ("vqa", vqa_graph)):
         write_hand_made(folder / f"{name}.mme", *make())
     write_words(folder / "words.mme", digits)
+    write_integers(folder / "int8.mme", digits)
 
 
 if __name__ == "__main__":

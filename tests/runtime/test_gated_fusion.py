@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,12 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import mmedge.runtime
+from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.export.functions import gated_fusion
+from mmedge.runtime.native import find_library
 
-PLUGIN = next(
-    str(file) for folder in mmedge.runtime.__path__ if (file := Path(folder) / "libmmedge_onnxruntime.so").is_file()
-)
+PLUGIN = find_library("libmmedge_onnxruntime.so")
+X86 = platform.machine() == "x86_64"
 PARAMETERS = ("weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate_bias")
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -58,7 +62,7 @@ def make_model(features: list[int], parameters: Arrays, constant: set[int], outp
         for name in outputs
         if name
     ]
-    node = onnx.helper.make_node("GatedFusion", names, outputs, domain="mmedge", epsilon=1e-5)
+    node = onnx.helper.make_node("GatedFusion", names, outputs, "fusion", domain="mmedge", epsilon=1e-5)
     graph = onnx.helper.make_graph([node], "fusion", inputs, ports, initializers)
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("mmedge", 1)]
     body = gated_fusion(len(features), 18, alpha=len(outputs) > 1)
@@ -261,3 +265,91 @@ def test_an_input_of_another_batch_is_refused() -> None:
     feeds["x_1"] = feeds["x_1"][:1]
     with pytest.raises(Exception, match="x of modality 1 holds 4 numbers"):
         run(session, feeds)
+
+
+# ---- QGatedFusion: the same with features and weights in 8 bits ------------------------------------------------------
+
+
+def make_integer_model(features: list[int], dim: int, seed: int = 0, outputs: tuple[str, ...] = ("y",)) -> bytes:
+    """The graph with its features rounded to 8 bits and its weights in 8 bits."""
+    plain = onnx.load_from_string(make_model(features, make_parameters(features, dim, seed), set(range(9)), outputs))
+    emitted = emit_cpu(plain, {f"x_{m}": 5.0 - m % 2 for m in range(len(features))}, ["fusion"])
+    onnx.checker.check_model(emitted)
+    assert [node.op_type for node in emitted.graph.node if node.domain] == ["QGatedFusion"]
+    assert [function.name for function in emitted.functions] == ["QGatedFusion"]
+    return bytes(emitted.SerializeToString())
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_in_integers_the_operator_computes_what_its_function_body_does(data: st.DataObject) -> None:
+    features = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=5), label="features")
+    dim = data.draw(st.integers(2, 200), label="dim")
+    batch = data.draw(st.integers(1, 9), label="batch")
+    flags = st.lists(st.booleans(), min_size=batch * len(features), max_size=batch * len(features))
+    presence = np.array(data.draw(flags, label="presence")).reshape(batch, len(features))
+    model = make_integer_model(features, dim, seed=dim, outputs=("y", "alpha"))
+    feeds = make_inputs(features, presence)
+    expected = run_all(make_session(model, fused=False), feeds)
+    found = run_all(make_session(model, fused=True), feeds)
+    for array, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[1].sum(axis=1), presence.any(axis=1), atol=1e-6)
+
+
+def test_integers_are_close_to_floats_for_every_subset() -> None:
+    features, dim = [512, 256, 384], 256
+    presence = np.array(list(itertools.product((False, True), repeat=3)) * 9)  # more than one chunk
+    feeds = make_inputs(features, presence)
+    plain = make_model(features, make_parameters(features, dim), {0, 1, 2})
+    expected = run(make_session(plain, fused=True), feeds)
+    found = run(make_session(make_integer_model(features, dim), fused=True, threads=2), feeds)
+    assert not found[~presence.any(axis=1)].any()
+    shown = presence.any(axis=1)
+    cosines = (found * expected).sum(axis=1)[shown] / np.linalg.norm(found[shown], axis=1)
+    # Eight bits spread over five deviations leave a noise of 1e-4 of the features' power, and less of the weights'.
+    assert (cosines / np.linalg.norm(expected[shown], axis=1) > 0.9998).all()
+
+
+def test_what_an_absent_modality_holds_does_not_matter_in_integers_either() -> None:
+    session = make_session(make_integer_model([7, 5], 24), fused=True)
+    feeds = make_inputs([7, 5], np.array([[True, False]]))
+    expected = run(session, feeds)
+    feeds["x_1"][:] = 3.0
+    np.testing.assert_array_equal(run(session, feeds), expected)
+
+
+def test_on_a_processor_without_products_of_bytes_the_result_is_the_same(tmp_path: Path) -> None:
+    features, dim = [13, 64], 40
+    (tmp_path / "model.onnx").write_bytes(make_integer_model(features, dim))
+    feeds = make_inputs(features, np.array([[True, True], [False, True]]))
+    np.savez(tmp_path / "feeds.npz", **feeds)
+    program = (
+        "import sys, numpy, onnxruntime as o\n"
+        "folder, plugin = sys.argv[1:]\n"
+        "options = o.SessionOptions(); options.register_custom_ops_library(plugin)\n"
+        "session = o.InferenceSession(folder + '/model.onnx', options)\n"
+        "numpy.save(folder + '/y.npy', session.run(None, dict(numpy.load(folder + '/feeds.npz')))[0])"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), PLUGIN]
+    subprocess.run(command, check=True, env={**os.environ, "MMEDGE_MAX_ISA": "ssse3" if X86 else "neon"})
+    expected = run(make_session((tmp_path / "model.onnx").read_bytes(), fused=True), feeds)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_integer_parameters_that_do_not_fit_are_refused() -> None:
+    model = onnx.load_from_string(make_integer_model([7, 5], 24))
+    (node,) = [node for node in model.graph.node if node.domain]
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    scale = next(entry for entry in cut.graph.initializer if entry.name == node.input[5])
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.ones(23, np.float32), scale.name))
+    with pytest.raises(Exception, match="modality 0 do not fit D = 24"):
+        make_session(bytes(cut.SerializeToString()), fused=True)
+    computed = onnx.ModelProto()
+    computed.CopyFrom(model)
+    weight = next(entry for entry in computed.graph.initializer if entry.name == node.input[4])
+    computed.graph.initializer.remove(weight)
+    computed.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, onnx.TensorProto.INT8, weight.dims))
+    with pytest.raises(Exception, match=r"QGatedFusion: input 4 is computed"):
+        make_session(bytes(computed.SerializeToString()), fused=True)

@@ -57,6 +57,27 @@ TEST_F(SessionTest, AResultIsARankedDistribution) {
   EXPECT_EQ(result.class_index, result.ranking[0]);
 }
 
+TEST_F(SessionTest, IntegersAgreeWithFloatsOnEverySubset) {
+  mme_model* integers = nullptr;
+  mme_session* other = nullptr;
+  ASSERT_EQ(mme_model_open(bundle_path("int8.mme").c_str(), nullptr, &integers), MME_OK) << mme_last_error();
+  ASSERT_EQ(mme_session_create(integers, nullptr, &other), MME_OK) << mme_last_error();
+  for (const char* absent : {"", "image", "audio"}) {
+    std::vector<float> scores[2];
+    for (const size_t i : {0U, 1U}) {
+      mme_session* const each = i == 0 ? session : other;
+      ASSERT_EQ(set_both(each), MME_OK) << mme_last_error();
+      if (*absent != '\0') ASSERT_EQ(mme_session_set_absent(each, absent), MME_OK) << mme_last_error();
+      scores[i] = run(each);
+      ASSERT_EQ(scores[i].size(), 10U) << mme_last_error();
+    }
+    EXPECT_NE(scores[0], scores[1]);
+    for (size_t i = 0; i < 10; ++i) EXPECT_NEAR(scores[0][i], scores[1][i], 0.02) << absent;
+  }
+  EXPECT_EQ(mme_session_destroy(other), MME_OK);
+  EXPECT_EQ(mme_model_close(integers), MME_OK);
+}
+
 TEST_F(SessionTest, EveryStageIsTimed) {
   ASSERT_EQ(set_both(session), MME_OK);
   run(session);

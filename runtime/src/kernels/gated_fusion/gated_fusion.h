@@ -12,18 +12,22 @@
 // alpha is written too where it is asked for, 0 for an absent modality.
 // An absent modality's x is never read: it may hold anything. A NaN in a present one reaches y.
 //
-// | x, weights, y, alpha | presence | sums    |
-// |----------------------|----------|---------|
-// | float32              | bytes    | float32 |
+// | x       | weight  | y, alpha, the other parameters | presence | sums of step 1         |
+// |---------|---------|--------------------------------|----------|------------------------|
+// | float32 | float32 | float32                        | bytes    | float32                |
+// | uint8   | int8    | float32                        | bytes    | int32, where there is a dot product of such bytes |
+//
+// Each modality may have its own row. In integers step 1 is z = scale_m (weight_m (x_m - zero_m)) + bias_m, with a
+// scale per feature of z; the sum is exact for up to kFusionMostFeatures features.
 //
 // Rounding: products and sums of step 1 in another order than a BLAS takes, variance in two passes. Within 1e-5 of
 // float64 for features and weights of the size training leaves them at.
 //
 // Roofline, batch 1: 4 D (sum of F_m) bytes of weights are read once, 2 D (sum of F_m) operations done: two bytes a
 // flop, so the speed is that at which the weights arrive. 512/256/384 -> 256 reads 1.18 MB, which stays in a 2 MB L2;
-// at its 64 bytes a cycle that is 18,400 cycles. Hence the packed form: the weights of all modalities in one piece, in
-// the order of reading, which the processor fetches ahead by itself. A batch reuses each weight for four rows in
-// registers and for kFusionChunk rows in L2.
+// at its 64 bytes a cycle that is 18,400 cycles, in integers a quarter of that. Hence the packed form: the weights of
+// all modalities in one piece, in the order of reading, which the processor fetches ahead by itself. A batch reuses
+// each weight for four rows in registers and for kFusionChunk rows in L2.
 #pragma once
 
 #include <cstddef>
@@ -35,8 +39,18 @@ namespace mmedge {
 // Rows computed together. To split a batch between threads, split it here.
 constexpr size_t kFusionChunk = 32;
 
+constexpr size_t kFusionMostFeatures = 65536;
+
+struct FusionIntegers {
+  const uint8_t* x;       // [B, features]
+  const int8_t* packed;   // the weight from pack_fusion_integers
+  const float* scale;     // [D]: the step of x times that of the row of weight; like offset readable up to D rounded up
+                          // to 16
+  const int32_t* offset;  // [D]: zero times the sum of the row
+};
+
 struct FusionModality {
-  const float* x;       // [B, features]
+  const float* x;       // [B, features]; not read, like weight and packed, where `integers` are there
   const float* weight;  // [D, features], row-major: read where `packed` is NULL
   const float* packed;  // the same from pack_fusion_weight
   const float* bias;    // [D], like the three that follow
@@ -45,6 +59,7 @@ struct FusionModality {
   const float* gate_weight;
   const float* gate_bias;  // [1]
   size_t features;
+  const FusionIntegers* integers;  // or NULL
 };
 
 struct Fusion {
@@ -60,6 +75,12 @@ struct Fusion {
 size_t packed_fusion_weight_size(size_t dimension, size_t features);
 // `packed` must be 64-byte aligned. The same on every processor.
 void pack_fusion_weight(const float* weight, size_t dimension, size_t features, float* packed);
+
+// Whether this processor, as far as MMEDGE_MAX_ISA allows, multiplies bytes: without, no modality may be in integers.
+bool fuses_integers();
+// Bytes of one packed weight in integers, and the packing, as above.
+size_t packed_fusion_integers_size(size_t dimension, size_t features);
+void pack_fusion_integers(const int8_t* weight, size_t dimension, size_t features, int8_t* packed);
 
 // Rows [first, last) of the batch. Any thread, any number at once: scratch belongs to the calling thread, which keeps
 // it (kFusionChunk * modalities * D floats) for its next call. Throws std::bad_alloc.

@@ -1,0 +1,354 @@
+#include "fusion_kernels.h"
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <vector>
+
+#include "kernels/gated_fusion/gated_fusion.h"
+#include "kernels/instruction_set.h"
+#include "tensor.h"
+
+namespace mmedge {
+namespace {
+
+// A tensor's size is asked for in bytes: asking for its shape allocates.
+template <class T>
+struct Values {
+  const T* data;
+  size_t count;
+};
+
+template <class T>
+Values<T> values(const OrtApi* api, const OrtValue* value) {
+  const void* data = nullptr;
+  size_t bytes = 0;
+  check_status(api, api->GetTensorData(value, &data));
+  check_status(api, api->GetTensorSizeInBytes(value, &bytes));
+  return {static_cast<const T*>(data), bytes / sizeof(T)};
+}
+
+using Floats = Values<float>;
+
+size_t count_modalities(const OrtApi* api, const OrtKernelInfo* info, const char* name, size_t each) {
+  size_t inputs = 0;
+  check_status(api, api->KernelInfo_GetInputCount(info, &inputs));
+  if (inputs < 1 + each || (inputs - 1) % each != 0) {
+    fail(MME_INVALID_ARGUMENT, name, " has ", inputs, " inputs; expected 1 + ", each, " for each modality");
+  }
+  return (inputs - 1) / each;
+}
+
+float read_epsilon(const OrtApi* api, const OrtKernelInfo* info) {
+  float epsilon = 1e-5F;
+  if (OrtStatus* status = api->KernelInfoGetAttribute_float(info, "epsilon", &epsilon)) {
+    api->ReleaseStatus(status);
+    epsilon = 1e-5F;
+  }
+  return epsilon;
+}
+
+// An input that is a constant of the graph; NULL where it is none.
+const OrtValue* constant(const OrtApi* api, const OrtKernelInfo* info, size_t index) {
+  int is_constant = 0;
+  const OrtValue* value = nullptr;
+  check_status(api, api->KernelInfoGetConstantInput_tensor(info, index, &is_constant, &value));
+  return is_constant != 0 ? value : nullptr;
+}
+
+const OrtValue* input(const OrtApi* api, OrtKernelContext* context, size_t index) {
+  const OrtValue* value = nullptr;
+  check_status(api, api->KernelContext_GetInput(context, index, &value));
+  return value;
+}
+
+// NULL where the node leaves the output out.
+float* output(const OrtApi* api, OrtKernelContext* context, size_t index, size_t rows, size_t columns) {
+  size_t count = 0;
+  check_status(api, api->KernelContext_GetOutputCount(context, &count));
+  if (index >= count) return nullptr;
+  const int64_t shape[] = {static_cast<int64_t>(rows), static_cast<int64_t>(columns)};
+  OrtValue* value = nullptr;
+  check_status(api, api->KernelContext_GetOutput(context, index, shape, 2, &value));
+  if (value == nullptr) return nullptr;
+  void* data = nullptr;
+  check_status(api, api->GetTensorMutableData(value, &data));
+  return static_cast<float*>(data);
+}
+
+// bool [B, modalities]: the flags, and B.
+Values<uint8_t> read_presence(const OrtApi* api, OrtKernelContext* context, size_t modalities) {
+  const auto flags = values<uint8_t>(api, input(api, context, 0));
+  if (flags.count % modalities != 0) {
+    fail(MME_INVALID_ARGUMENT, "GatedFusion: presence holds ", flags.count, " flags; expected [B, ", modalities, "]");
+  }
+  return {flags.data, flags.count / modalities};
+}
+
+void check_features(size_t m, size_t found, size_t rows, size_t features) {
+  if (found != rows * features) {
+    fail(MME_INVALID_ARGUMENT, "GatedFusion: x of modality ", m, " holds ", found, " numbers; expected [", rows, ", ",
+         features, "]");
+  }
+}
+
+// On the session's own threads where there is more than one chunk of rows.
+void compute(const OrtApi* api, OrtKernelContext* context, std::span<const FusionModality> modalities,
+             const uint8_t* presence, size_t rows, size_t dimension, float epsilon) {
+  float* const y = output(api, context, 0, rows, dimension);
+  float* const alpha = output(api, context, 1, rows, modalities.size());
+  const Fusion fusion = {modalities, presence, y, alpha, dimension, epsilon};
+  if (rows <= kFusionChunk) return gated_fusion(fusion, 0, rows);
+  struct Call {
+    const Fusion& fusion;
+    size_t rows;
+    std::atomic<bool> out_of_memory;
+  } call{fusion, rows, false};
+  const auto chunk = [](void* data, size_t index) {
+    auto& [fused, count, failed] = *static_cast<Call*>(data);
+    try {
+      const size_t first = index * kFusionChunk;
+      gated_fusion(fused, first, std::min(first + kFusionChunk, count));
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  };
+  const size_t chunks = (rows + kFusionChunk - 1) / kFusionChunk;
+  check_status(api, api->KernelContext_ParallelFor(context, chunk, chunks, 0, &call));
+  if (call.out_of_memory) throw std::bad_alloc();
+}
+
+size_t dimension_of(const Floats& bias) {
+  if (bias.count == 0) fail(MME_INVALID_ARGUMENT, "GatedFusion: a bias is empty; expected D numbers, D at least 1");
+  return bias.count;
+}
+
+// ---- GatedFusion
+// -----------------------------------------------------------------------------------------------------
+
+// The seven inputs of modality m, in the order of the graph; x's is not looked at.
+FusionModality parameters(size_t m, size_t dimension, const Floats* inputs) {
+  const size_t wanted[] = {0, inputs[1].count, dimension, dimension, dimension, dimension, 1};
+  for (size_t i = 1; i < kFusionInputs; ++i) {
+    if (inputs[i].count != wanted[i] || inputs[i].count % (i == 1 ? dimension : 1) != 0) {
+      fail(MME_INVALID_ARGUMENT, "GatedFusion: input ", 1 + m * kFusionInputs + i, " holds ", inputs[i].count,
+           " numbers; expected weight [D, F], bias, norm_weight, norm_bias [D], gate_weight [1, D] and gate_bias [1] of"
+           " D = ",
+           dimension);
+    }
+  }
+  return {nullptr,        inputs[1].data, nullptr,
+          inputs[2].data, inputs[3].data, inputs[4].data,
+          inputs[5].data, inputs[6].data, inputs[1].count / dimension,
+          nullptr};
+}
+
+class GatedFusionKernel final : public FusionKernel {
+ public:
+  GatedFusionKernel(const OrtApi* api, const OrtKernelInfo* info)
+      : FusionKernel(api),
+        epsilon_(read_epsilon(api, info)),
+        modalities_(count_modalities(api, info, "GatedFusion", kFusionInputs)) {
+    size_t packed_size = 0;
+    for (size_t m = 0; m < modalities_.size(); ++m) {
+      Floats found[kFusionInputs] = {};
+      if (!constants(info, m, found)) continue;
+      if (dimension_ == 0) dimension_ = dimension_of(found[2]);
+      modalities_[m] = parameters(m, dimension_, found);
+      packed_size += packed_fusion_weight_size(dimension_, modalities_[m].features);
+    }
+    pack(packed_size);
+  }
+
+  void run(OrtKernelContext* context) const override {
+    // Kept by the thread: one object serves all threads of a session.
+    thread_local std::vector<FusionModality> modalities;
+    modalities.assign(modalities_.begin(), modalities_.end());
+    size_t dimension = dimension_;
+    for (size_t m = 0; m < modalities.size(); ++m) {
+      if (modalities[m].weight == nullptr) modalities[m] = computed(context, m, dimension);
+    }
+    const auto [presence, rows] = read_presence(api_, context, modalities.size());
+    for (size_t m = 0; m < modalities.size(); ++m) {
+      const auto x = values<float>(api_, input(api_, context, 1 + m * kFusionInputs));
+      check_features(m, x.count, rows, modalities[m].features);
+      modalities[m].x = x.data;
+    }
+    compute(api_, context, modalities, presence, rows, dimension, epsilon_);
+  }
+
+ private:
+  // Whether all six parameters of modality m are constants of the graph, and those.
+  bool constants(const OrtKernelInfo* info, size_t m, Floats* found) const {
+    for (size_t i = 1; i < kFusionInputs; ++i) {
+      const OrtValue* value = constant(api_, info, 1 + m * kFusionInputs + i);
+      if (value == nullptr) return false;
+      found[i] = values<float>(api_, value);
+    }
+    return true;
+  }
+
+  // The parameters of modality m as this run computed them.
+  FusionModality computed(OrtKernelContext* context, size_t m, size_t& dimension) const {
+    Floats found[kFusionInputs] = {};
+    for (size_t i = 1; i < kFusionInputs; ++i) {
+      found[i] = values<float>(api_, input(api_, context, 1 + m * kFusionInputs + i));
+    }
+    if (dimension == 0) dimension = dimension_of(found[2]);
+    return parameters(m, dimension, found);
+  }
+
+  void pack(size_t size) {
+    const auto count = static_cast<int64_t>(size);
+    packed_.resize(ElementType::kFloat32, {&count, 1});
+    auto* next = static_cast<float*>(packed_.data());
+    for (FusionModality& modality : modalities_) {
+      if (modality.weight == nullptr) continue;
+      pack_fusion_weight(modality.weight, dimension_, modality.features, next);
+      modality.packed = next;
+      next += packed_fusion_weight_size(dimension_, modality.features);
+    }
+  }
+
+  float epsilon_;
+  size_t dimension_ = 0;                    // 0: no modality is constant
+  std::vector<FusionModality> modalities_;  // without x; weight is NULL where the parameters are computed
+  Tensor packed_;
+};
+
+// ---- QGatedFusion
+// ----------------------------------------------------------------------------------------------------
+
+class QGatedFusionKernel final : public FusionKernel {
+ public:
+  QGatedFusionKernel(const OrtApi* api, const OrtKernelInfo* info)
+      : FusionKernel(api),
+        epsilon_(read_epsilon(api, info)),
+        parts_(count_modalities(api, info, "QGatedFusion", kQFusionInputs)) {
+    for (size_t m = 0; m < parts_.size(); ++m) read(info, m);
+  }
+
+  void run(OrtKernelContext* context) const override {
+    thread_local std::vector<FusionModality> modalities;
+    thread_local std::vector<FusionIntegers> integers;
+    thread_local std::vector<Tensor> floats;
+    modalities.resize(parts_.size());
+    integers.resize(parts_.size());
+    if (floats.size() < parts_.size()) floats.resize(parts_.size());
+    const auto [presence, rows] = read_presence(api_, context, parts_.size());
+    for (size_t m = 0; m < parts_.size(); ++m) {
+      const Part& part = parts_[m];
+      const auto x = values<uint8_t>(api_, input(api_, context, 1 + m * kQFusionInputs));
+      check_features(m, x.count, rows, part.modality.features);
+      modalities[m] = part.modality;
+      if (fuses_integers()) {
+        integers[m] = {x.data, static_cast<const int8_t*>(part.packed.data()), part.scale.data(), part.offset.data()};
+        modalities[m].integers = &integers[m];
+      } else {
+        const auto count = static_cast<int64_t>(x.count);
+        floats[m].resize(ElementType::kFloat32, {&count, 1});
+        auto* const to = static_cast<float*>(floats[m].data());
+        std::transform(x.data, x.data + x.count, to,
+                       [&](uint8_t value) { return part.step * static_cast<float>(value - part.zero); });
+        modalities[m].x = to;
+      }
+    }
+    compute(api_, context, modalities, presence, rows, dimension_, epsilon_);
+  }
+
+ private:
+  struct Part {
+    FusionModality modality;  // without x
+    Tensor packed;            // the weight, in integers or as float32
+    float step;               // of x
+    int zero;                 // of x
+    std::vector<float> scale;
+    std::vector<int32_t> offset;
+  };
+
+  void read(const OrtKernelInfo* info, size_t m) {
+    const OrtValue* given[kQFusionInputs] = {};
+    for (size_t i = 1; i < kQFusionInputs; ++i) {
+      given[i] = constant(api_, info, 1 + m * kQFusionInputs + i);
+      if (given[i] == nullptr) {
+        fail(MME_INVALID_ARGUMENT, "QGatedFusion: input ", 1 + m * kQFusionInputs + i,
+             " is computed; expected all but presence and each x to be constants of the graph");
+      }
+    }
+    Floats floats[kQFusionInputs] = {};
+    for (const size_t i : {1, 4, 5, 6, 7, 8, 9}) floats[i] = values<float>(api_, given[i]);
+    const auto zero = values<uint8_t>(api_, given[2]);
+    const auto weight = values<int8_t>(api_, given[3]);
+    if (m == 0) dimension_ = dimension_of(floats[5]);
+    const size_t found[] = {floats[1].count, zero.count,      floats[4].count, floats[5].count,
+                            floats[6].count, floats[7].count, floats[8].count, floats[9].count};
+    const size_t d = dimension_, wanted[] = {1, 1, d, d, d, d, d, 1}, features = weight.count / d;
+    if (!std::ranges::equal(found, wanted) || weight.count % d != 0 || features > kFusionMostFeatures) {
+      fail(MME_INVALID_ARGUMENT, "QGatedFusion: the inputs of modality ", m, " do not fit D = ", d,
+           "; expected x_scale [], x_zero_point [], weight [D, F], weight_scale, bias, norm_weight, norm_bias [D], "
+           "gate_weight [1, D], gate_bias [1], and F up to ",
+           kFusionMostFeatures);
+    }
+    Part& part = parts_[m];
+    part.step = floats[1].data[0];
+    part.zero = zero.data[0];
+    part.modality = {nullptr,        nullptr,        nullptr,        floats[5].data, floats[6].data,
+                     floats[7].data, floats[8].data, floats[9].data, features,       nullptr};
+    if (fuses_integers()) {
+      pack_integers(part, weight.data, floats[4].data);
+    } else {
+      pack_floats(part, weight.data, floats[4].data);
+    }
+  }
+
+  void pack_integers(Part& part, const int8_t* weight, const float* weight_scale) const {
+    const size_t features = part.modality.features;
+    const auto size = static_cast<int64_t>(packed_fusion_integers_size(dimension_, features));
+    part.packed.resize(ElementType::kInt8, {&size, 1});
+    pack_fusion_integers(weight, dimension_, features, static_cast<int8_t*>(part.packed.data()));
+    part.scale.resize(dimension_ + 15);  // readable up to D rounded up to 16
+    part.offset.resize(dimension_ + 15);
+    for (size_t i = 0; i < dimension_; ++i) {
+      const int8_t* row = weight + i * features;
+      part.scale[i] = part.step * weight_scale[i];
+      part.offset[i] = part.zero * std::accumulate(row, row + features, int32_t{0});
+    }
+  }
+
+  void pack_floats(Part& part, const int8_t* weight, const float* weight_scale) const {
+    const size_t features = part.modality.features;
+    std::vector<float> real(dimension_ * features);
+    for (size_t i = 0; i < real.size(); ++i) {
+      real[i] = weight_scale[i / features] * static_cast<float>(weight[i]);
+    }
+    const auto size = static_cast<int64_t>(packed_fusion_weight_size(dimension_, features));
+    part.packed.resize(ElementType::kFloat32, {&size, 1});
+    pack_fusion_weight(real.data(), dimension_, features, static_cast<float*>(part.packed.data()));
+    part.modality.packed = static_cast<const float*>(part.packed.data());
+  }
+
+  float epsilon_;
+  size_t dimension_ = 0;
+  std::vector<Part> parts_;
+};
+
+}  // namespace
+
+void check_status(const OrtApi* api, OrtStatus* status) {
+  if (status == nullptr) return;
+  const std::string message = api->GetErrorMessage(status);
+  api->ReleaseStatus(status);
+  fail(MME_ENGINE_FAILED, "ONNX Runtime: ", message);
+}
+
+std::unique_ptr<FusionKernel> make_gated_fusion(const OrtApi* api, const OrtKernelInfo* info) {
+  choose_instruction_set();
+  return std::make_unique<GatedFusionKernel>(api, info);
+}
+
+std::unique_ptr<FusionKernel> make_q_gated_fusion(const OrtApi* api, const OrtKernelInfo* info) {
+  choose_instruction_set();
+  return std::make_unique<QGatedFusionKernel>(api, info);
+}
+
+}  // namespace mmedge
