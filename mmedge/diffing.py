@@ -1,0 +1,59 @@
+"""Compare two bundles of one model, tensor by tensor, on real samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from mmedge.calibrating import spread
+from mmedge.calibration.collect import subset_rows
+from mmedge.calibration.divergence import Divergence, Row, find_divergence, write_reproduction
+from mmedge.data.folder import read_split
+from mmedge.runtime import Preprocessor
+from mmedge.runtime.errors import InvalidArgument
+from mmedge.runtime.manifest import Manifest, read_manifest
+
+
+def diff_bundles(
+    first: Path, second: Path, data: Path, *, split: str, samples: int, tolerance: float, target: str, save: Path | None
+) -> Divergence:
+    """Find where the graphs for `target` of two bundles part, on rows of a split under every subset of modalities.
+
+    Both graphs get what the first bundle's preprocessing makes. Where they part and `save` is given, that folder gets
+    what shows it (see `write_reproduction`).
+
+    Raises:
+        InvalidArgument: their inputs differ, no sample is asked for, or `save` is there already.
+        BundleError, DataError, CalibrationError: as `read_manifest`, `read_split` and `find_divergence`.
+    """
+    if samples < 1:
+        raise InvalidArgument(f"found {samples} samples; expected at least 1")
+    if save is not None and save.exists():
+        raise InvalidArgument(f"{save} is there already; name a folder to make")
+    manifest, other = read_manifest(first), read_manifest(second)
+    if [(entry.name, entry.shape) for entry in manifest.inputs] != [
+        (entry.name, entry.shape) for entry in other.inputs
+    ]:
+        raise InvalidArgument(f"{first} and {second} take other inputs; expected two bundles of one model")
+    preprocessors = {entry.name: Preprocessor(entry.preprocess, first) for entry in manifest.inputs}
+    names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
+    labels = None if manifest.task == "embedding" else manifest.labels
+    rows: list[Row] = []
+    for sample in spread(read_split(data, split, list(names), labels), samples):
+        inputs = {names[modality]: value for modality, value in sample.load().items()}
+        for row in subset_rows(manifest, inputs, preprocessors):
+            there = [entry.name for entry, shown in zip(manifest.inputs, row[manifest.presence], strict=True) if shown]
+            rows.append((f"line {sample.line} with {' + '.join(there)}", row))
+    graphs = _graph(first, manifest, target), _graph(second, other, target)
+    found = find_divergence(*graphs, rows, tolerance)
+    if found and save is not None:
+        save.mkdir(parents=True)
+        write_reproduction(save, *graphs, found, rows)
+    return found
+
+
+def _graph(bundle: Path, manifest: Manifest, target: str) -> onnx.ModelProto:
+    """The graph for a target, or the only one."""
+    fitting = [graph for graph in manifest.graphs if graph.target.startswith(target)] or manifest.graphs
+    return onnx.load(bundle / fitting[0].path)
