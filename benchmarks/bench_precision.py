@@ -12,11 +12,12 @@ Data and checkpoints are taken from where --data and --runs say, or made there (
     python benchmarks/bench_precision.py --model av_digits --json
 
 Per model: `fp32_us` and `int8_us`, a run of one sample with all modalities in ONNX Runtime on one thread, median of
-runs turn about; `speedup`; `accuracy_fp32` and `accuracy_int8` with all modalities, fractions; `drop_points`, the
-largest fall of any subset of modalities; `p_value` that as many answers change for the better as for the worse, over
-all samples and subsets (McNemar's exact test); `pairs`, how many those are; `size_ratio` of the graphs' files;
-`layers_int8` of `layers`. `naive` is ONNX Runtime's own `quantize_static` of the whole graph, QDQ with its default
-types, on a seventh of the same rows: its speed-up, its size, and on how many of the rows it answers as FP32 does.
+runs turn about; `speedup`; `accuracy_fp32` and `accuracy_int8` with all modalities, fractions; `drop_points`, how much
+accuracy falls with all modalities or on average over their subsets; `p_value` that as many answers change for the
+better as for the worse, over all samples and subsets (McNemar's exact test); `pairs`, how many those are; `size_ratio`
+of the graphs' files; `layers_int8` of `layers`. `naive` is ONNX Runtime's own `quantize_static` of the whole graph, QDQ
+with its default types, on a seventh of the same rows: its speed-up, its size, and on how many of the rows it answers as
+FP32 does.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def calibration_options(precisions: Sequence[str], default: str) -> Callable[[Co
                 "--max-accuracy-drop",
                 default=0.5,
                 show_default=True,
-                help="Points of a hundred that the accuracy of any subset of modalities may fall.",
+                help="Points of a hundred that accuracy may fall, with all modalities and on average.",
             ),
             click.option("--precision", type=click.Choice(precisions), default=default, show_default=True),
         ):
@@ -64,7 +64,7 @@ def print_calibrated(made: CalibratedBundle) -> None:
         if not chosen.layers:
             click.echo("No choice of layers is faster on this CPU within the budget: its graph is the one it was.")
     print_table(
-        f"Accuracy on {evidence['accuracy_fp32']['data']} (largest drop {made.drop:+.2f} points)",
+        f"Accuracy on {evidence['accuracy_fp32']['data']} ({made.drop:+.2f} points lost at most)",
         ["modalities", "metric", "before", "ONNX Runtime", "TensorRT, on CPU", "samples"],
         [
             [
