@@ -32,10 +32,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Search:
-    """All choices that were scored, and the one to take: the fastest within the budget, of no layer where FP32 is."""
+    """All choices that were scored, and the one to take: the fastest within the budget, of no layer where FP32 is.
+    noise: what each layer alone adds, by `layer_noise`.
+    """
 
     points: tuple[Point, ...]
     chosen: Point
+    noise: Mapping[str, float]
 
 
 class Stopwatch:
@@ -122,4 +125,4 @@ def search_layers(
             best = pruned
     if best.speedup < _FASTER:
         best = score([])
-    return Search(tuple(points.values()), best)
+    return Search(tuple(points.values()), best, dict(noise))

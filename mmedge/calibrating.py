@@ -29,11 +29,12 @@ from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin
 from mmedge.data.folder import Sample, read_split
 from mmedge.evaluation import Evaluation, bundle_predictor, evaluate
 from mmedge.export.writing import check_destination, staged, write_bundle
+from mmedge.report.page import Precision, write_report
 from mmedge.runtime import Preprocessor, Session
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.manifest import Graph, Manifest, read_manifest
 
-GRAPH_FILE, TENSORRT_FILE = "model.onnx", "model.tensorrt.onnx"
+GRAPH_FILE, TENSORRT_FILE, REPORT_FILE = "model.onnx", "model.tensorrt.onnx", "report.html"
 _NOISE_SAMPLES = 8  # of those calibrated on, for the noise of single layers
 
 Progress = Callable[[str, int, int], None]
@@ -116,6 +117,7 @@ def calibrate_bundle(
             "calibrate on more samples or by another method"
         )
     where = f"{data.name}/{settings.evaluation_split}"
+    times = work.microseconds(graphs[GRAPH_FILE])
     evidence = {
         **work.manifest.evidence,
         "accuracy": after.to_evidence(where),
@@ -123,11 +125,17 @@ def calibrate_bundle(
             "accuracy_fp32": before.to_evidence(where),
             "accuracy_tensorrt": tensorrt.to_evidence(where),
             "max_accuracy_drop": settings.max_accuracy_drop,
+            "microseconds": times,
             "layers": len(work.layers),
             **(asdict(search) if search else {}),
         },
     }
     with staged(destination) as folder:
+        report = Precision([before, after, tensorrt], times, search, settings.max_accuracy_drop)
+        facts = [("bundle", bundle.name), ("accuracy on", where), ("layers", str(len(work.layers)))]
+        write_report(
+            folder / REPORT_FILE, after, title=f"{destination.stem}, calibrated", facts=facts, precision=report
+        )
         manifest = work.write(folder, graphs, evidence)
         paths = [bundle / work.manifest.graphs[0].path, *(folder / entry.path for entry in manifest.graphs)]
         sizes = [path.stat().st_size for path in paths]
@@ -229,11 +237,24 @@ class _Work:
         ]
         return {name: np.stack([row[name] for row in found]) for name in found[0]}
 
+    def microseconds(self, graph: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+        """Of one sample under each subset of its modalities: a run of the bundle's graph, and of `graph`."""
+        feeds = self._feeds()
+        found = {}
+        for index, flags in enumerate(feeds[self.manifest.presence]):
+            subset = "+".join(entry.modality for entry, there in zip(self.manifest.inputs, flags, strict=True) if there)
+            if subset not in found:
+                one = {name: values[index : index + 1] for name, values in feeds.items()}
+                found[subset] = Stopwatch(self.model, one).microseconds(graph)
+        return found
+
     def write(self, folder: Path, graphs: Mapping[str, onnx.ModelProto], evidence: Mapping[str, Any]) -> Manifest:
         """A bundle like the one there, of other graphs."""
         replaced = {entry.path for entry in self.manifest.graphs}
         files = {name: (self.bundle / name).read_bytes() for name in self.manifest.files if name not in replaced}
         files |= {name: graph.SerializeToString(deterministic=True) for name, graph in graphs.items()}
+        if (folder / REPORT_FILE).exists():
+            files[REPORT_FILE] = (folder / REPORT_FILE).read_bytes()
         if self._calibration is not None:
             files[CALIBRATION_FILE] = self._calibration.to_json().encode()
         target = self.manifest.graphs[0].target

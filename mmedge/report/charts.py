@@ -28,7 +28,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines within axes; ticks are positions with texts. `filled`: down to the x axis. `mark`: a point to show."""
+    """Lines within axes; ticks are positions with texts. `filled`: down to the x axis. `mark`: a point to show, and
+    what it is.
+    """
 
     title: str
     x_label: str
@@ -38,6 +40,7 @@ class Plot:
     y_ticks: tuple[tuple[float, str], ...]
     filled: bool = False
     mark: tuple[float, float] | None = None
+    mark_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,26 @@ def histogram(title: str, x_label: str, values: Mapping[tuple[str, str], npt.Arr
     )
 
 
+def trade_off(points: Sequence[tuple[float, float]], chosen: tuple[float, float], budget: float) -> Plot:
+    """The (points lost, times as fast) of each choice of layers, from the slowest to the fastest; the budget's line."""
+    lost, speed = np.array(sorted(points, key=lambda point: point[::-1])).T
+    low, high = min(0.0, float(lost.min())), 1.1 * max(budget, float(lost.max()), 0.1)
+    top = 1.1 * float(speed.max())
+    x, y = _Axis(low, high, LEFT, WIDTH), _Axis(0, top, TOP + HEIGHT, -HEIGHT)
+    limit = f"M{x.at(budget):.1f} {TOP}v{HEIGHT}"
+    across, up = np.linspace(low, high, 5).tolist(), np.linspace(0, top, 5).tolist()
+    return Plot(
+        "Accuracy for speed",
+        "points lost",
+        "times as fast as FP32",
+        (Line("choices of layers", "good", _path(x.at(lost), y.at(speed))), Line("budget", "bad", limit)),
+        x.ticks(across, [f"{value:.2f}" for value in across]),
+        y.ticks(up, [f"{value:.1f}" for value in up]),
+        mark=(x.at(chosen[0]), y.at(chosen[1])),
+        mark_label="taken",
+    )
+
+
 def verification_plots(pairs: Pairs, scores: Verification) -> list[Plot]:
     """The ROC, and the same errors on normal deviates (DET); none where the equal error rate is undefined."""
     if scores.eer is None:
@@ -109,6 +132,7 @@ def verification_plots(pairs: Pairs, scores: Verification) -> list[Plot]:
         x.ticks(even, texts),
         y.ticks(even, texts),
         mark=(x.at(scores.eer), y.at(1 - scores.eer)),
+        mark_label="EER",
     )
     rates = (0.001, 0.01, 0.05, 0.2, 0.5, 0.9)
     texts = ["0.1%", "1%", "5%", "20%", "50%", "90%"]
@@ -129,6 +153,7 @@ def verification_plots(pairs: Pairs, scores: Verification) -> list[Plot]:
         x.ticks(deviates, texts),
         y.ticks(deviates, texts),
         mark=(x.at(eer[0]), y.at(eer[0])),
+        mark_label="EER",
     )
     return [roc, det]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,9 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mmedge.evaluation import Evaluation, SubsetScores, scored_pairs
 from mmedge.metrics import ClassificationReport, ClassScores, EmbeddingReport
 from mmedge.report import charts
-from mmedge.report.charts import Plot, histogram, verification_plots
+from mmedge.report.charts import Plot, histogram, trade_off, verification_plots
 from mmedge.report.worst import worst
 from mmedge.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from mmedge.calibration.search import Search
 
 _MOST_CLASSES = 100
 _MOST_GROUPS = 200
@@ -34,10 +38,66 @@ class _Section:
     notes: list[str]
 
 
-def write_report(path: Path | str, evaluation: Evaluation, *, title: str, facts: Sequence[tuple[str, str]]) -> None:
+@dataclass(frozen=True)
+class Precision:
+    """What a calibration came to. evaluations: before, in ONNX Runtime, of TensorRT's graph; microseconds: by subset,
+    before and in ONNX Runtime; search: of the layers in INT8, None where there are none.
+    """
+
+    evaluations: Sequence[Evaluation]
+    microseconds: Mapping[str, Sequence[float]]
+    search: Search | None
+    budget: float
+
+    @property
+    def metric(self) -> str:
+        """The main one's name."""
+        return self.evaluations[0].subsets[0].main.name
+
+    @property
+    def rows(self) -> list[tuple[str, list[float | None], Sequence[float]]]:
+        """By subset: its name, its main metric in each evaluation, its times."""
+        return [
+            (
+                " + ".join(scores[0].modalities),
+                [entry.main.value for entry in scores],
+                self.microseconds.get("+".join(scores[0].modalities), ()),
+            )
+            for scores in zip(*(evaluation.subsets for evaluation in self.evaluations), strict=True)
+        ]
+
+    @property
+    def plot(self) -> Plot | None:
+        """Of the choices of layers."""
+        if self.search is None:
+            return None
+        chosen = self.search.chosen
+        points = [(point.drop, point.speedup) for point in self.search.points]
+        return trade_off([(0.0, 1.0), *points], (chosen.drop, chosen.speedup), self.budget)
+
+    @property
+    def layers(self) -> list[tuple[str, float, float, bool]]:
+        """By layer, the loudest first: its noise in decibels below the signal, a bar's length, whether it is INT8."""
+        assert self.search is not None
+        loudest = sorted(self.search.noise.items(), key=lambda item: -item[1])
+        decibels = {name: -10 * np.log10(max(noise, 1e-30)) for name, noise in loudest}
+        most = max(decibels.values())
+        taken = self.search.chosen.layers
+        return [(name, value, max(value, 0) / most, name in taken) for name, value in decibels.items()]
+
+
+def write_report(
+    path: Path | str,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    precision: Precision | None = None,
+) -> None:
     """Write an evaluation as one HTML page without scripts or links: tables, plots and the worst samples.
 
-    `facts` stand under the title, as names and values. The file appears whole or not at all.
+    `facts` stand under the title, as names and values; `precision` comes before the rest. The file appears whole or not
+    at all.
 
     Raises:
         DataError: a sample's file is gone or damaged, or the page cannot be written.
@@ -55,6 +115,7 @@ def write_report(path: Path | str, evaluation: Evaluation, *, title: str, facts:
     page = environment.get_template("page.html").render(
         title=title,
         facts=facts,
+        precision=precision,
         area=(charts.LEFT, charts.TOP, charts.WIDTH, charts.HEIGHT),
         subsets=[(" + ".join(subset.modalities), subset) for subset in subsets],
         columns=list(dict.fromkeys(name for subset in subsets for name in subset.summary)),

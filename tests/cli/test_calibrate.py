@@ -86,6 +86,11 @@ def test_a_calibrated_bundle_computes_in_integers_and_says_what_it_lost(
     assert evidence["chosen"]["layers"]
     assert evidence["chosen"]["speedup"] > 1
     assert evidence["accuracy_fp32"]["subsets"]["image+audio"]["samples"] == 11
+    assert set(evidence["microseconds"]) == {"image", "audio", "image+audio"}
+    assert all(0 < own < before for before, own in evidence["microseconds"].values())
+    page = (made / "report.html").read_text()
+    assert "Accuracy for speed" in page
+    assert all(layer in page for layer in evidence["noise"])
     assert manifest.evidence["parity"] == read_manifest(bundle).evidence["parity"]
     calibration = read_calibration(made / "calibration.json")
     assert calibration.samples == 5
