@@ -136,7 +136,8 @@ def calibrate_bundle(
         write_report(
             folder / REPORT_FILE, after, title=f"{destination.stem}, calibrated", facts=facts, precision=report
         )
-        manifest = work.write(folder, graphs, evidence)
+        page = (folder / REPORT_FILE).read_bytes()
+        manifest = work.write(folder, graphs, evidence, {REPORT_FILE: page})
         paths = [bundle / work.manifest.graphs[0].path, *(folder / entry.path for entry in manifest.graphs)]
         sizes = [path.stat().st_size for path in paths]
     return CalibratedBundle(destination, manifest, search, before, after, tensorrt, (sizes[0], sizes[1], sizes[2]))
@@ -248,13 +249,18 @@ class _Work:
                 found[subset] = Stopwatch(self.model, one).microseconds(graph)
         return found
 
-    def write(self, folder: Path, graphs: Mapping[str, onnx.ModelProto], evidence: Mapping[str, Any]) -> Manifest:
-        """A bundle like the one there, of other graphs."""
+    def write(
+        self,
+        folder: Path,
+        graphs: Mapping[str, onnx.ModelProto],
+        evidence: Mapping[str, Any],
+        others: Mapping[str, bytes] | None = None,
+    ) -> Manifest:
+        """A bundle like the one there, of other graphs, with `others` among its files."""
         replaced = {entry.path for entry in self.manifest.graphs}
         files = {name: (self.bundle / name).read_bytes() for name in self.manifest.files if name not in replaced}
         files |= {name: graph.SerializeToString(deterministic=True) for name, graph in graphs.items()}
-        if (folder / REPORT_FILE).exists():
-            files[REPORT_FILE] = (folder / REPORT_FILE).read_bytes()
+        files |= others or {}
         if self._calibration is not None:
             files[CALIBRATION_FILE] = self._calibration.to_json().encode()
         target = self.manifest.graphs[0].target
