@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert not modules_after(code) & (HEAVY | {"numpy", "pydantic", "rich"})
 
 
-@pytest.mark.parametrize("verb", ["data", "train", "evaluate", "export", "inspect", "run", "serve"])
+@pytest.mark.parametrize("verb", ["data", "train", "evaluate", "export", "calibrate", "diff", "inspect", "run", "serve"])
 def test_the_help_of_every_verb_has_an_example_and_imports_nothing_heavy(verb: str) -> None:
     code = f"from mmedge.cli import cli\ntry: cli(['{verb}', '--help'])\nexcept SystemExit as e: assert e.code == 0"
     assert not modules_after(code) & HEAVY
@@ -41,3 +41,7 @@ session = mmedge.Session({str(digits_bundle)!r})
 print(session.run(image=numpy.zeros((8, 8), numpy.uint8)).label)
 """
     assert not modules_after(code) & HEAVY
+
+
+def test_calibrating_and_comparing_bundles_imports_no_torch() -> None:
+    assert not modules_after("import mmedge.calibrating, mmedge.diffing") & {"torch", "transformers"}
