@@ -54,8 +54,15 @@ def export(
     from mmedge.export.targets import find_target
     from mmedge.export.writing import check_destination
     from mmedge.exporting import export_checkpoint, training_data
+    from mmedge.runtime.errors import InvalidArgument
 
     check_destination(output, overwrite)
+    written_for = find_target(target)
+    if precision != "fp32" and not target.startswith("onnxruntime"):
+        raise InvalidArgument(
+            f"--precision {precision} with --target {target}: export for onnxruntime, and what comes of it has a graph "
+            "for TensorRT too"
+        )
     data = data or training_data(checkpoint)
     with progress_bar() as progress, TemporaryDirectory(prefix="mmedge-") as folder:
         made = export_checkpoint(
@@ -63,7 +70,7 @@ def export(
             output if precision == "fp32" else Path(folder, output.name),
             data=data,
             split=split,
-            target=find_target(target),
+            target=written_for,
             parity_samples=parity_samples,
             tolerance=tolerance,
             overwrite=overwrite,

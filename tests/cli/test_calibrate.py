@@ -132,6 +132,9 @@ def test_an_export_can_be_calibrated_at_once(data: Path, tmp_path: Path) -> None
     assert "Parity, torch against" in done.stdout
     assert "layers in INT8" in done.stdout
     assert not list(tmp_path.glob(".made*"))
+    done = CliRunner().invoke(cli, [*map(str, arguments), "--overwrite", "--target", "tensorrt-rtx"])
+    assert done.exit_code == 2
+    assert "--precision int8 with --target tensorrt-rtx" in done.stderr
 
 
 def test_where_nothing_may_be_lost_the_graph_stays_as_it_was_or_loses_nothing(
