@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -90,12 +90,14 @@ def search_layers(
     drop: Callable[[Sequence[str]], float],
     speedup: Callable[[Sequence[str]], float],
     report: Callable[[Point], None] = lambda point: None,
+    for_size: Collection[str] = (),
 ) -> Search:
     """Search for the largest set within `budget` points, then leave out what does not make it faster.
 
     Layers are tried from the least noise to the most. If all of them together cost too much accuracy, the longest run
     of the quietest that does not is found by halving. Of these each is left out once; those without which the graph is
-    faster stay in float. `drop` and `speedup` measure a choice; `report` is told each point.
+    faster stay in float, but for those in `for_size`, which make the file small. `drop` and `speedup` measure a choice;
+    `report` is told each point.
     """
     points: dict[tuple[str, ...], Point] = {}
 
@@ -118,8 +120,9 @@ def search_layers(
                 too_many = middle
         best = score(ordered[:enough])
     if best.layers:
-        without = {layer: speedup([other for other in best.layers if other != layer]) for layer in best.layers}
-        kept = [layer for layer in best.layers if without[layer] < best.speedup * _FASTER]
+        timed = [layer for layer in best.layers if layer not in for_size]
+        without = {layer: speedup([other for other in best.layers if other != layer]) for layer in timed}
+        kept = [layer for layer in best.layers if without.get(layer, 0.0) < best.speedup * _FASTER]
         pruned = score(kept)
         if pruned.drop <= budget and pruned.speedup > best.speedup:
             best = pruned

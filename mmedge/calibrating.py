@@ -209,6 +209,7 @@ class _Work:
             drop=drop,
             speedup=lambda layers: stopwatch.speedup(emit(layers)),
             report=found,
+            for_size=find_tables(model),
         )
         chosen = search.chosen.layers
         graphs = {GRAPH_FILE: emit(chosen), TENSORRT_FILE: to_half(emit_tensorrt(model, ranges, chosen))}

@@ -42,6 +42,14 @@ def test_the_loudest_layers_are_given_up_first() -> None:
     assert chosen.layers == ("a", "d")
 
 
+def test_what_makes_the_file_small_is_not_given_up_for_speed() -> None:
+    def speedup(layers: Sequence[str]) -> float:
+        return float(np.prod([GAINS[layer] for layer in layers]))
+
+    found = search_layers(LAYERS, COSTS, 2.0, drop=lambda layers: 0.0, speedup=speedup, for_size=["c"])
+    assert found.chosen.layers == ("a", "b", "c", "d", "e")
+
+
 def test_where_integers_are_not_faster_or_not_allowed_nothing_is_taken() -> None:
     assert search(2.0, dict.fromkeys(LAYERS, 0.9))[0] == Point((), 0.0, 1.0)
     assert search(0.001)[0] == Point((), 0.0, 1.0)
