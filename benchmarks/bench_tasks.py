@@ -186,7 +186,7 @@ def digits(recipe: Recipe, name: str, seed: int) -> Recipe:
 def cnn_mlp(recipe: Recipe) -> Recipe:
     """The paper's baseline with as many steps of as many questions: the image's and the question's vectors go through
     two layers, and no region is pointed at (Santoro et al. 2017, supplementary material D). It has a learning rate of
-    its own, since it learns less at the recipe's.
+    its own.
     """
     values = recipe.model_dump(mode="json")
     values["model"] |= {"head": "classification", "fusion": "mlp", "fusion_dim": 256}
