@@ -55,7 +55,7 @@ def export_bundle(
     task: Task,
     target: Target,
     samples: Sequence[tuple[str, Mapping[str, Any]]],
-    score: Callable[[Session], dict[str, Any]],
+    score: Callable[[Path], dict[str, Any]],
     provenance: Mapping[str, Any],
     directory: Path | None = None,
     tolerance: float = 1e-4,
@@ -70,7 +70,7 @@ def export_bundle(
         destination: NAME.mme; it appears only once everything has passed.
         samples: (name, raw inputs by name) pairs for the parity gate: every subset of the inputs is compared,
             preprocessing included.
-        score: measures the bundle's accuracy through its session; kept as evidence.
+        score: measures the accuracy of a bundle, the one here before it has evidence; kept as that.
         provenance: what the bundle is made from; versions are added.
         directory: where the files that preprocessing names, such as a tokenizer, lie; they go into the bundle.
         tolerance: largest absolute difference of any value of an output.
@@ -125,7 +125,7 @@ def export_bundle(
             tolerance,
         )
         parity.raise_if_failed()
-        evidence = {"parity": parity.to_dict(), "accuracy": score(session)}
+        evidence = {"parity": parity.to_dict(), "accuracy": score(folder)}
         manifest = write_bundle(folder, manifest.model_copy(update={"evidence": evidence}), files)
     return ExportedBundle(destination, manifest, parity)
 

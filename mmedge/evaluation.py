@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import combinations
@@ -37,7 +38,6 @@ from mmedge.metrics import (
     score_pairs,
     verification,
 )
-from mmedge.runtime import Session
 from mmedge.runtime.errors import DataError, InvalidArgument
 
 Report = ClassificationReport | MultiLabelReport | EmbeddingReport
@@ -212,6 +212,7 @@ def evaluate(
     pairs: Iterable[tuple[int, int]] | None = None,
     group_by: str | None = None,
     subsets: Sequence[tuple[str, ...]] | None = None,
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Run `predict` on every sample under every non-empty subset of `modalities`, or under `subsets` alone, and score
@@ -220,7 +221,8 @@ def evaluate(
     `predict` gets decoded inputs by modality (see `Sample.load`), those outside the subset left out. A
     sample takes part in the subsets whose modalities it has. `pairs` are those verification looks at, as line numbers
     of samples; pairs of which a subset lacks one are left out there. `group_by` names a column to give the main metric
-    by; `progress(done, total)` is called per sample.
+    by; `threads` samples are run at a time, `predict` being called from as many threads; `progress(done, total)` is
+    called per sample.
 
     Raises:
         DataError: a file cannot be decoded, or no sample has any of the modalities.
@@ -230,41 +232,30 @@ def evaluate(
     if group_by is not None and group_by not in columns:
         raise InvalidArgument(f"no row has the column {group_by!r}; found {', '.join(sorted(columns)) or 'none'}")
     what = Task(task, tuple(labels), multi_label, metric, None if pairs is None else tuple(pairs))
-    outcomes: dict[tuple[str, ...], list[Outcome]] = {}
     subsets = modality_subsets(modalities) if subsets is None else subsets
-    for done, sample in enumerate(samples, start=1):
+
+    def run(sample: Sample) -> dict[tuple[str, ...], Outcome]:
         inputs = sample.load()
         mask = sample.mask() if task == "vqa" and "image" in inputs else None
+        found = {}
         for subset in subsets:
             if inputs.keys() >= set(subset):
                 prediction = predict({modality: inputs[modality] for modality in subset})
-                found = _region(prediction.region, mask) if mask is not None and "image" in subset else None
-                outcomes.setdefault(subset, []).append(Outcome(sample, prediction, found))
-        if progress:
-            progress(done, len(samples))
+                region = _region(prediction.region, mask) if mask is not None and "image" in subset else None
+                found[subset] = Outcome(sample, prediction, region)
+        return found
+
+    outcomes: dict[tuple[str, ...], list[Outcome]] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for done, of_sample in enumerate(pool.map(run, samples), start=1):
+            for subset, outcome in of_sample.items():
+                outcomes.setdefault(subset, []).append(outcome)
+            if progress:
+                progress(done, len(samples))
     if not outcomes:
         raise DataError(f"none of the {len(samples)} samples has {' or '.join(modalities)}; nothing to evaluate")
     ordered = (subset for subset in subsets if subset in outcomes)
     return Evaluation(what, len(samples), tuple(_score(what, subset, outcomes, group_by) for subset in ordered))
-
-
-def bundle_predictor(session: Session) -> tuple[Predict, list[str], dict[str, Any]]:
-    """A bundle as `evaluate` takes it: the function, the modalities, and the options that its manifest tells.
-
-    Raises:
-        InvalidArgument: two of its inputs are of one modality, of which a row of data holds one.
-    """
-    manifest = session.manifest
-    names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
-    if len(names) < len(manifest.inputs):
-        inputs = ", ".join(f"{entry.name} ({entry.modality})" for entry in manifest.inputs)
-        raise InvalidArgument(f"{manifest.name} has the inputs {inputs}; a row of data holds one of each modality")
-
-    def predict(inputs: Mapping[str, Any]) -> Prediction:
-        return session.run(**{names[modality]: value for modality, value in inputs.items()})
-
-    options = {"task": manifest.task, "multi_label": manifest.multi_label, "metric": manifest.metric or "cosine"}
-    return predict, list(names), options
 
 
 def read_pairs(path: Path | str, samples: Sequence[Sample]) -> list[tuple[int, int]]:

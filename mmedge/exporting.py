@@ -10,11 +10,11 @@ from typing import Any, cast
 import transformers
 
 from mmedge.data.folder import read_split
-from mmedge.evaluation import bundle_predictor, evaluate
+from mmedge.evaluation import evaluate
 from mmedge.export.bundle import ExportedBundle, Task, export_bundle
 from mmedge.export.targets import Target
 from mmedge.models import FusedModel, MmedgeConfig, load_checkpoint, modality_of, tensor_shape
-from mmedge.runtime import Session
+from mmedge.predicting import bundle_predictor
 from mmedge.runtime.errors import CheckpointError, InvalidArgument
 from mmedge.runtime.manifest import Input
 from mmedge.training.train import RECIPE_FILE
@@ -88,8 +88,8 @@ def export_checkpoint(
     step = max(len(samples) // parity_samples, 1)
     chosen = samples[::step][:parity_samples]
 
-    def score(session: Session) -> dict[str, Any]:
-        predict, _, options = bundle_predictor(session)
+    def score(bundle: Path) -> dict[str, Any]:
+        predict, _, options = bundle_predictor(bundle)
         scores = evaluate(
             predict,
             samples,

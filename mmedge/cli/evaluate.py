@@ -81,12 +81,11 @@ def evaluate(
 def _load(model: Path) -> tuple[Predict, list[str], list[str], dict[str, Any]]:
     """A model as a function, its modalities and labels, and what it is for."""
     if model.suffix == ".mme":
-        from mmedge.evaluation import bundle_predictor
-        from mmedge.runtime import Session
+        from mmedge.predicting import bundle_predictor
+        from mmedge.runtime.manifest import read_manifest
 
-        session = Session(model)
-        predict, modalities, options = bundle_predictor(session)
-        return predict, modalities, session.labels, options
+        predict, modalities, options = bundle_predictor(model)
+        return predict, modalities, read_manifest(model).labels, options
 
     from mmedge.models import load_checkpoint
     from mmedge.training.inference import predictor

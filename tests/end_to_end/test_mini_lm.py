@@ -54,7 +54,7 @@ def test_the_bundles_embeddings_are_those_of_the_package(tmp_path: Path) -> None
         task=Task("embedding", ("embedding",), settings={"metric": "cosine"}),
         target=find_target("onnxruntime"),
         samples=[(str(number), {"text": text}) for number, text in enumerate(TEXTS)],
-        score=lambda session: {},
+        score=lambda bundle: {},
         provenance={"weights": "all-MiniLM-L6-v2"},
         directory=weights,
     )
