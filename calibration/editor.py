@@ -42,13 +42,15 @@ class GraphEditor:
         """A tensor's step and the integer that stands for 0."""
         return (
             self.constant(f"{name}/scale", np.array(scale, np.float32)),
-            self.constant(f"{name}/zero_point", np.array(zero)),
+            self.constant(f"{zero.dtype}/{zero}", np.array(zero)),
         )
 
-    def dequantize(self, quantized: str, scale: str, zero: str, **attributes: Any) -> str:
-        """Another float reading of an integer tensor: engines fuse one that a single node takes."""
+    def dequantize(self, *quantized: str, **attributes: Any) -> str:
+        """Another float reading of an integer tensor, its scale and, if not 0, its zero point: engines fuse one that a
+        single node takes.
+        """
         self._pairs += 1
-        return self.add("DequantizeLinear", [quantized, scale, zero], f"{quantized}/{self._pairs}", **attributes)
+        return self.add("DequantizeLinear", quantized, f"{quantized[0]}/{self._pairs}", **attributes)
 
     def weight(self, layer: Layer, input_scale: float) -> tuple[str, npt.NDArray[np.float32]]:
         """A float reading of a layer's weight in int8, and the steps of its channels."""
@@ -74,11 +76,11 @@ class GraphEditor:
     def _store(
         self, name: str, values: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], axis: int
     ) -> tuple[str, str, str]:
-        """Values in int8, their scales and their zero points."""
+        """Values in int8, their scales and their zero points, without which ONNX Runtime fuses no Gemm."""
         return (
             self.constant(f"{name}/weight", quantize(values, scales, axis)),
             self.constant(f"{name}/weight_scale", scales),
-            self.constant(f"{name}/weight_zero_point", np.zeros(len(scales), np.int8)),
+            self.constant(f"int8/0/{len(scales)}", np.zeros(len(scales), np.int8)),
         )
 
     def finish(self) -> onnx.ModelProto:

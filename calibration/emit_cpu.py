@@ -197,8 +197,7 @@ class _CpuEmitter:
         products = np.float32(input_scale) * scales
         stored = editor.constant(f"{name}/bias", np.rint(bias / products).astype(np.int32))
         scale = editor.constant(f"{name}/bias_scale", products)
-        zero = editor.constant(f"{name}/bias_zero_point", np.zeros(len(scales), np.int32))
-        return [weight, editor.dequantize(stored, scale, zero, axis=0)]
+        return [weight, editor.dequantize(stored, scale, axis=0)]
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
