@@ -1,7 +1,10 @@
-"""What each encoder costs: parameters, millions of multiply-adds, and milliseconds in ONNX Runtime with one thread.
+"""What each encoder costs: parameters, millions of multiply-adds, and milliseconds in ONNX Runtime with one thread, in
+FP32 and in INT8.
 
 Weights are random: the cost does not depend on them. Each encoder becomes a classifier of ten classes that goes through
-the parity gate of `mmedge export`; "max abs" is how far the bundle was from torch there.
+the parity gate of `mmedge export`; "max abs" is how far the bundle was from torch there. INT8 is the choice of layers
+that `mmedge calibrate` makes where accuracy allows any; "faster" is the ratio of medians of runs turn about, 1 where
+that choice is FP32.
 
     python benchmarks/bench_encoders.py --markdown    # the table of docs/models.md
 """
@@ -13,18 +16,23 @@ import json
 import multiprocessing
 import platform
 import re
-import statistics
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmedge.calibration.collect import Collector
+from mmedge.calibration.emit_cpu import emit_cpu
+from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
+from mmedge.calibration.search import Stopwatch, search_layers
+from mmedge.calibration.table import Origin
 from mmedge.cli.ui import print_table
 from mmedge.export.bundle import export_bundle
 from mmedge.export.targets import find_target
@@ -113,8 +121,7 @@ def measure(name: str) -> dict[str, Any]:
     encoder = model.encoders[kind]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder(x)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    inputs = [(str(number), {kind: raw(kind, number)}) for number in range(4)]
     with tempfile.TemporaryDirectory() as folder:
         train_tokenizer([WORDS], 100, Path(folder) / TOKENIZER_FILE)
         made = export_bundle(
@@ -123,25 +130,36 @@ def measure(name: str) -> dict[str, Any]:
             inputs=bundle_inputs(model.config),
             task=bundle_task(model),
             target=find_target("onnxruntime"),
-            samples=[(str(number), {kind: raw(kind, number)}) for number in range(4)],
-            score=lambda session: {},
+            samples=inputs,
+            score=lambda bundle: {},
             provenance={},
             directory=Path(folder),
         )
-        session = onnxruntime.InferenceSession(made.path / "model.onnx", options, providers=["CPUExecutionProvider"])
-    feeds = {kind: x.numpy(), "presence": np.ones((1, 1), np.bool_)}
-    session.run(None, feeds)
-    times = []
-    until = time.perf_counter() + 3
-    while len(times) < 5 or (time.perf_counter() < until and len(times) < 500):
-        begin = time.perf_counter()
-        session.run(None, feeds)
-        times.append(time.perf_counter() - begin)
+        graph = onnx.load(made.path / "model.onnx")
+        collector = Collector(graph, made.manifest, made.path, tensors_to_range(graph))
+        origin = Origin.of(graph, made.manifest, "noise", "mse")
+        ranges = collector.collect([(name, partial(dict, values)) for name, values in inputs], origin).ranges
+    stopwatch = Stopwatch(graph, {kind: x.numpy(), "presence": np.ones((1, 1), np.bool_)})
+    layers = quantizable(graph)
+    search = search_layers(
+        layers,
+        dict.fromkeys(layers, 0.0),
+        budget=0.0,
+        drop=lambda chosen: 0.0,
+        speedup=lambda chosen: stopwatch.speedup(emit_cpu(graph, ranges, chosen)),
+        for_size=find_tables(graph),
+    )
+    chosen = search.chosen.layers
+    fp32_us, int8_us = stopwatch.microseconds(emit_cpu(graph, ranges, chosen) if chosen else graph)
     return {
         "input": list(shape),
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "mmacs": counter.get_total_flops() / 2e6,
-        "ms": 1e3 * statistics.median(times),
+        "ms": fp32_us / 1e3,
+        "int8_ms": int8_us / 1e3,
+        "speedup": fp32_us / int8_us if chosen else 1.0,
+        "layers_int8": len(chosen),
+        "layers": len(layers),
         "max_abs": made.parity.max_abs,
     }
 
@@ -176,8 +194,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
-    title = f"{cpu_name()}, one thread, FP32, ONNX Runtime {onnxruntime.__version__}"
-    columns = ["encoder", "input", "parameters", "MMAC", "ms", "max abs"]
+    title = f"{cpu_name()}, one thread, ONNX Runtime {onnxruntime.__version__}"
+    columns = ["encoder", "input", "parameters", "MMAC", "ms", "INT8 ms", "faster", "INT8 layers", "max abs"]
     rows = [
         [
             name,
@@ -185,6 +203,9 @@ def main() -> None:
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['mmacs']:.1f}",
             f"{row['ms']:.2f}",
+            f"{row['int8_ms']:.2f}",
+            f"{row['speedup']:.2f}x",
+            f"{row['layers_int8']} of {row['layers']}",
             f"{row['max_abs']:.1e}",
         ]
         for name, row in found.items()

@@ -14,7 +14,7 @@ from onnx.utils import Extractor
 
 from mmedge.calibration.collect import session_on_one_thread
 from mmedge.calibration.errors import CalibrationError
-from mmedge.calibration.graph import GraphIndex, with_outputs
+from mmedge.calibration.graph import GraphIndex, block_of, module_of, with_outputs
 from mmedge.calibration.layers import find_layers
 
 Row = tuple[str, Mapping[str, npt.NDArray[Any]]]
@@ -103,8 +103,8 @@ def find_divergence(
     if far is None:
         return Divergence(tensors, None)
     node = GraphIndex(first.graph).producers[far.tensor]
-    module = _module(first, node)
-    return Divergence(tensors, far, _named(first, node), node.op_type, module, _block(module))
+    module = module_of(GraphIndex(first.graph), node)
+    return Divergence(tensors, far, _named(first, node), node.op_type, module, block_of(module))
 
 
 def _pairs(first: onnx.ModelProto, second: onnx.ModelProto) -> dict[str, str]:
@@ -141,28 +141,6 @@ def _named(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
         if node.name in (layer.bias_node, layer.relu_node):
             return layer.name
     return node.name
-
-
-def _module(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """The module whose weights a node uses, or the nearest before it that uses any."""
-    index = GraphIndex(model.graph)
-    waiting, seen = [node], set()
-    while waiting:
-        current = waiting.pop(0)
-        for name in current.input:
-            if name in index.initializers and name.startswith("module."):
-                return str(name.removeprefix("module.").rpartition(".")[0])
-        for name in current.input:
-            producer = index.producers.get(name)
-            if producer is not None and producer.name not in seen:
-                seen.add(producer.name)
-                waiting.append(producer)
-    return ""
-
-
-def _block(module: str) -> str:
-    parts = module.split(".")
-    return f"encoder {parts[1]}" if parts[0] == "encoders" and len(parts) > 1 else parts[0]
 
 
 def write_reproduction(

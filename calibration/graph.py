@@ -47,6 +47,28 @@ class GraphIndex:
         return name
 
 
+def module_of(index: GraphIndex, node: onnx.NodeProto) -> str:
+    """The module whose weights a node uses, or the nearest before it that uses any; "" if none does."""
+    waiting, seen = [node], set()
+    while waiting:
+        current = waiting.pop(0)
+        for name in current.input:
+            if name in index.initializers and name.startswith("module."):
+                return str(name.removeprefix("module.").rpartition(".")[0])
+        for name in current.input:
+            producer = index.producers.get(name)
+            if producer is not None and producer.output[0] not in seen:
+                seen.add(producer.output[0])
+                waiting.append(producer)
+    return ""
+
+
+def block_of(module: str) -> str:
+    """Which encoder a module belongs to, or that it is of the fusion or the head."""
+    parts = module.split(".")
+    return f"encoder {parts[1]}" if parts[0] == "encoders" and len(parts) > 1 else parts[0]
+
+
 def structure_hash(model: onnx.ModelProto) -> str:
     """SHA-256 of what a graph computes, its weights aside."""
     bare = onnx.ModelProto()

@@ -10,11 +10,21 @@ import numpy.typing as npt
 import onnx
 
 from mmedge.calibration.fusion import find_fusions
-from mmedge.calibration.graph import GraphIndex, attributes
+from mmedge.calibration.graph import GraphIndex, attributes, block_of, module_of
 from mmedge.calibration.ranges import LEVELS
 
 LEAST_SCALE = 2.0**-40
 """Of a tensor that is zero throughout: far below any value, and far above where products of two would vanish."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Of a node that can be in integers. block: of `block_of`; kind: what its cost depends on, the operator, the shape
+    of its weights, and its settings.
+    """
+
+    block: str
+    kind: tuple[str, tuple[int, ...], str]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,21 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
     index = GraphIndex(model.graph)
     found = (_layer(index, node) for node in model.graph.node)
     return [layer for layer in found if layer is not None]
+
+
+def quantizable(model: onnx.ModelProto) -> dict[str, Place]:
+    """What can be in integers, by the name of its node: tables first, fusions last."""
+    index = GraphIndex(model.graph)
+    weights = find_tables(model) | {layer.name: layer.weight for layer in find_layers(model)}
+    weights |= {fusion.name: fusion.parameters[0][0] for fusion in find_fusions(model)}
+    nodes = {node.name: node for node in model.graph.node}
+    return {
+        name: Place(
+            block_of(module_of(index, nodes[name])),
+            (nodes[name].op_type, tuple(index.initializers[weight].dims), repr(attributes(nodes[name]))),
+        )
+        for name, weight in weights.items()
+    }
 
 
 def _layer(index: GraphIndex, node: onnx.NodeProto) -> Layer | None:

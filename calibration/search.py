@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -13,11 +13,12 @@ import numpy.typing as npt
 import onnx
 
 from mmedge.calibration.collect import session_on_one_thread
+from mmedge.calibration.layers import Place
 
 Emit = Callable[[Sequence[str]], onnx.ModelProto]
 """The graph with the layers of these names in integers."""
 
-_ROUNDS, _SECONDS = 200, 0.4  # of a measurement: at most
+_ROUNDS, _SECONDS = 200, 1.0  # of a measurement: at most
 _FASTER = 1.02  # what less than this may be noise
 
 
@@ -33,12 +34,15 @@ class Point:
 @dataclass(frozen=True)
 class Search:
     """All choices that were scored, and the one to take: the fastest within the budget, of no layer where FP32 is.
-    noise: what each layer alone adds, by `layer_noise`.
+    largest: the one of the most layers within the budget; noise: what each layer alone adds, by `layer_noise`;
+    blocks: the points that each block of the model alone loses, where all together lose too much.
     """
 
     points: tuple[Point, ...]
     chosen: Point
+    largest: Point
     noise: Mapping[str, float]
+    blocks: Mapping[str, float]
 
 
 class Stopwatch:
@@ -68,7 +72,7 @@ class Stopwatch:
 
 
 def layer_noise(
-    reference: onnx.ModelProto, emit: Emit, layers: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]
+    reference: onnx.ModelProto, emit: Emit, layers: Iterable[str], feeds: Mapping[str, npt.NDArray[Any]]
 ) -> dict[str, float]:
     """By layer: the noise of its integers alone over the signal, by power, in the output where it is loudest."""
     expected = session_on_one_thread(reference).run(None, dict(feeds))
@@ -83,7 +87,7 @@ def layer_noise(
 
 
 def search_layers(
-    layers: Sequence[str],
+    layers: Mapping[str, Place],
     noise: Mapping[str, float],
     budget: float,
     *,
@@ -94,9 +98,10 @@ def search_layers(
 ) -> Search:
     """Search for the largest set within `budget` points, then leave out what does not make it faster.
 
-    Layers are tried from the least noise to the most. If all of them together cost too much accuracy, the longest run
-    of the quietest that does not is found by halving. Of these each is left out once; those without which the graph is
-    faster stay in float, but for those in `for_size`, which make the file small. `drop` and `speedup` measure a choice;
+    If all layers together cost too much accuracy, each block is tried alone, and what it loses is laid on its layers in
+    proportion to their noise. From the least such share to the largest, the longest run that does not cost too much is
+    found by halving. Of these one layer of each kind is left out once; kinds without one of which the graph is faster
+    stay in float, but for layers in `for_size`, which make the file small. `drop` and `speedup` measure a choice;
     `report` is told each point.
     """
     points: dict[tuple[str, ...], Point] = {}
@@ -108,9 +113,15 @@ def search_layers(
             report(points[key])
         return points[key]
 
-    ordered = sorted(layers, key=noise.__getitem__)
-    best = score(ordered)
+    best, blocks = score(list(layers)), dict[str, float]()
     if best.drop > budget:
+        share = dict[str, float]()
+        for block in dict.fromkeys(place.block for place in layers.values()):
+            inside = [layer for layer, place in layers.items() if place.block == block]
+            blocks[block] = score(inside).drop
+            loudness = sum(noise[layer] for layer in inside) or 1.0
+            share |= {layer: max(blocks[block], 0.0) * noise[layer] / loudness for layer in inside}
+        ordered = sorted(layers, key=lambda layer: (share[layer], noise[layer]))
         enough, too_many = 0, len(ordered)
         while too_many - enough > 1:
             middle = (enough + too_many) // 2
@@ -119,13 +130,18 @@ def search_layers(
             else:
                 too_many = middle
         best = score(ordered[:enough])
+    largest = best
     if best.layers:
-        timed = [layer for layer in best.layers if layer not in for_size]
-        without = {layer: speedup([other for other in best.layers if other != layer]) for layer in timed}
-        kept = [layer for layer in best.layers if without.get(layer, 0.0) < best.speedup * _FASTER]
+        timed = {layers[layer].kind: layer for layer in best.layers if layer not in for_size}
+        slow = {
+            kind
+            for kind, layer in timed.items()
+            if speedup([other for other in best.layers if other != layer]) >= best.speedup * _FASTER
+        }
+        kept = [layer for layer in best.layers if layer in for_size or layers[layer].kind not in slow]
         pruned = score(kept)
         if pruned.drop <= budget and pruned.speedup > best.speedup:
             best = pruned
     if best.speedup < _FASTER:
         best = score([])
-    return Search(tuple(points.values()), best, dict(noise))
+    return Search(tuple(points.values()), best, largest, dict(noise), blocks)

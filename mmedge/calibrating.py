@@ -21,16 +21,16 @@ from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
-from mmedge.calibration.fusion import find_fusions
 from mmedge.calibration.half import to_half
-from mmedge.calibration.layers import find_layers, find_tables, tensors_to_range
+from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin
 from mmedge.data.folder import Sample, read_split
-from mmedge.evaluation import Evaluation, bundle_predictor, evaluate
+from mmedge.evaluation import Evaluation, evaluate
 from mmedge.export.writing import check_destination, staged, write_bundle
+from mmedge.predicting import bundle_predictor
 from mmedge.report.page import Precision, write_report
-from mmedge.runtime import Preprocessor, Session
+from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.manifest import Graph, Manifest, read_manifest
 
@@ -63,13 +63,14 @@ class CalibratedBundle:
 
 @dataclass(frozen=True)
 class Settings:
-    """precision: "int8", the rest of TensorRT's graph being FP16, or "fp16", which only TensorRT's graph gets.
+    """precision: "int8", the rest of TensorRT's graph being FP16; "fp16", which only TensorRT's graph gets; or "auto",
+    the fewest bits of "int8", FP16 and FP32 that each graph has within the budget.
 
     samples: rows of `calibration_split` to take ranges from by `method`. max_accuracy_drop: points of a hundred that
     accuracy on `evaluation_split` may fall, as `accuracy_drop` has it.
     """
 
-    precision: Literal["int8", "fp16"] = "int8"
+    precision: Literal["int8", "fp16", "auto"] = "int8"
     calibration_split: str = "train"
     evaluation_split: str = "validation"
     samples: int = 200
@@ -89,9 +90,9 @@ def calibrate_bundle(
 ) -> CalibratedBundle:
     """Write a bundle that computes like `bundle` in fewer bits, within a budget of accuracy.
 
-    In INT8 are those layers that are faster so on this CPU and together accurate enough; none, if so it comes out. Both
-    graphs get the same ones. Every subset of modalities is calibrated on and measured, through libmmedge. A pass over
-    the samples that is broken off goes on where it was.
+    In INT8 are those layers that are faster so on this CPU and together accurate enough; none, if so it comes out.
+    TensorRT's graph, which cannot be timed here, has all that are accurate enough. Every subset of modalities is
+    calibrated on and measured, through libmmedge. A pass over the samples that is broken off goes on where it was.
 
     Raises:
         BundleError: there is no such bundle, or the destination exists. DataError: as `read_split`.
@@ -105,19 +106,17 @@ def calibrate_bundle(
     check_destination(destination, overwrite)
     work = _Work(bundle, destination, data, settings, progress)
     before = work.score(None)
-    if settings.precision == "int8":
-        after, graphs, search = work.search_int8(before, found)
-    else:
-        after, graphs, search = before, {GRAPH_FILE: work.model, TENSORRT_FILE: to_half(work.model)}, None
-    tensorrt = work.score(graphs[TENSORRT_FILE], "accuracy, TensorRT's graph")
-    lost = accuracy_drop(before, tensorrt)
-    if lost > settings.max_accuracy_drop:
-        raise CalibrationError(
-            f"TensorRT's graph loses {lost:.2f} points, and {settings.max_accuracy_drop:g} are allowed; allow more, or "
-            "calibrate on more samples or by another method"
-        )
+    after, graph, search, candidates = before, work.model, None, list[onnx.ModelProto]()
+    if settings.precision != "fp16":
+        after, graph, search, candidates = work.search_int8(before, found)
+    if settings.precision != "int8":
+        candidates.append(to_half(work.model))
+    if settings.precision == "auto":
+        candidates.append(work.model)
+    for_tensorrt, tensorrt = work.first_within_budget(candidates, before)
+    graphs = {GRAPH_FILE: graph, TENSORRT_FILE: for_tensorrt}
     where = f"{data.name}/{settings.evaluation_split}"
-    times = work.microseconds(graphs[GRAPH_FILE])
+    times = work.microseconds(graph)
     evidence = {
         **work.manifest.evidence,
         "accuracy": after.to_evidence(where),
@@ -158,12 +157,8 @@ class _Work:
                 "for TensorRT too"
             )
         self.model = onnx.load(bundle / graph.path)
-        self.layers = [
-            *find_tables(self.model),
-            *(layer.name for layer in find_layers(self.model)),
-            *(fusion.name for fusion in find_fusions(self.model)),
-        ]
-        modalities = bundle_predictor(Session(bundle))[1]
+        self.layers = quantizable(self.model)
+        modalities = bundle_predictor(bundle)[1]
         labels = None if self.manifest.task == "embedding" else self.manifest.labels
         rows = read_split(data, settings.calibration_split, modalities, labels)
         self._rows = spread(rows, settings.samples)
@@ -175,21 +170,35 @@ class _Work:
         with tempfile.TemporaryDirectory(prefix="mmedge-") as folder:
             if graph is not None:
                 self.write(Path(folder), {GRAPH_FILE: graph}, {})
-            session = Session(self.bundle if graph is None else folder)
-            predict, modalities, options = bundle_predictor(session)
+            predict, modalities, options = bundle_predictor(self.bundle if graph is None else Path(folder))
             return evaluate(
                 predict,
                 self._held_out,
                 modalities,
-                session.labels,
+                self.manifest.labels,
                 **options,
                 progress=lambda done, total: self._progress(stage, done, total),
             )
 
+    def first_within_budget(
+        self, graphs: Sequence[onnx.ModelProto], before: Evaluation
+    ) -> tuple[onnx.ModelProto, Evaluation]:
+        """The first of some graphs for TensorRT that loses no more than is allowed, and its accuracy."""
+        lost = []
+        for graph in graphs:
+            after = self.score(graph, f"accuracy, TensorRT's graph in {_precision(graph)}")
+            lost.append(accuracy_drop(before, after))
+            if lost[-1] <= self._settings.max_accuracy_drop:
+                return graph, after
+        raise CalibrationError(
+            f"TensorRT's graph loses {min(lost):.2f} points, and {self._settings.max_accuracy_drop:g} are allowed; "
+            "allow more, calibrate on more samples or by another method, or take the precision auto"
+        )
+
     def search_int8(
         self, before: Evaluation, found: Callable[[Point], None]
-    ) -> tuple[Evaluation, dict[str, onnx.ModelProto], Search]:
-        """The best choice of layers: its accuracy, its graphs, and how it was found."""
+    ) -> tuple[Evaluation, onnx.ModelProto, Search, list[onnx.ModelProto]]:
+        """The best choice of layers: its accuracy, its graph, how it was found, and graphs to try for TensorRT."""
         model, ranges = self.model, self._calibrate().ranges
         accuracy: dict[tuple[str, ...], Evaluation] = {(): before}
 
@@ -212,8 +221,9 @@ class _Work:
             for_size=find_tables(model),
         )
         chosen = search.chosen.layers
-        graphs = {GRAPH_FILE: emit(chosen), TENSORRT_FILE: to_half(emit_tensorrt(model, ranges, chosen))}
-        return accuracy[chosen], graphs, search
+        choices = dict.fromkeys([search.largest.layers, chosen])
+        for_tensorrt = [to_half(emit_tensorrt(model, ranges, layers)) for layers in choices]
+        return accuracy[chosen], emit(chosen), search, for_tensorrt
 
     def _calibrate(self) -> Calibration:
         origin = Origin.of(self.model, self.manifest, _data_hash(self._rows), self._settings.method)

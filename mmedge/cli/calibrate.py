@@ -15,7 +15,7 @@ from mmedge.cli.ui import json_option, print_json, print_next, progress_bar
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write, NAME.mme.")
-@calibration_options(["int8", "fp16"], "int8")
+@calibration_options(["auto", "int8", "fp16"], "auto")
 @click.option("--split", default="validation", show_default=True, help="The split to measure accuracy on.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @json_option
@@ -26,10 +26,11 @@ def calibrate(
 
     Runs rows of DATA through the bundle's own preprocessing to find the range of every tensor, then looks for the most
     layers in INT8 that are faster on this CPU and cost no more accuracy than allowed. Where INT8 is not faster, the
-    graph for the CPU stays in FP32, and that is said. The same layers are INT8 in the graph for TensorRT, whose rest is
-    FP16. Interrupted while it takes ranges, it goes on when started again.
+    graph for the CPU stays in FP32, and that is said. In the graph for TensorRT all layers that accuracy allows are
+    INT8, and the rest is FP16. Interrupted while it takes ranges, it goes on when started again.
 
-    With --precision fp16 only TensorRT's graph changes: a CPU computes faster in FP32.
+    With --precision int8 a graph for TensorRT that loses too much is an error; with auto it becomes FP16 or FP32. With
+    fp16 only TensorRT's graph changes: a CPU computes faster in FP32.
 
     \b
     Example:

@@ -24,7 +24,7 @@ from mmedge.cli.ui import json_option, megabytes, print_json, print_next, print_
 @click.option("--split", default="validation", show_default=True, help="The split of the data to use.")
 @click.option("--parity-samples", default=100, show_default=True, help="Samples to compare, spread over the split.")
 @click.option("--tolerance", default=1e-4, show_default=True, help="Largest absolute difference of any output.")
-@calibration_options(["fp32", "fp16", "int8"], "fp32")
+@calibration_options(["fp32", "auto", "int8", "fp16"], "fp32")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @json_option
 def export(
@@ -35,7 +35,7 @@ def export(
     split: str,
     parity_samples: int,
     tolerance: float,
-    precision: Literal["fp32", "fp16", "int8"],
+    precision: Literal["fp32", "auto", "int8", "fp16"],
     overwrite: bool,
     as_json: bool,
     **calibration: Any,
@@ -43,8 +43,8 @@ def export(
     """Export CHECKPOINT to a bundle, if it computes what the model computes.
 
     The parity gate runs real samples through torch and through the bundle in the C runtime, with every subset of the
-    modalities present. Over the tolerance the exit code is 1 and nothing is written. With --precision int8 or fp16 what
-    passed is then calibrated on the same data, as mmedge calibrate does.
+    modalities present. Over the tolerance the exit code is 1 and nothing is written. With another --precision than fp32
+    what passed is then calibrated on the same data, as mmedge calibrate does.
 
     \b
     Example:

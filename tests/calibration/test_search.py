@@ -7,9 +7,11 @@ import onnx
 import pytest
 
 from mmedge.calibration.emit_cpu import emit_cpu
+from mmedge.calibration.layers import Place
 from mmedge.calibration.search import Point, Stopwatch, layer_noise, search_layers
 
-LAYERS = ["a", "b", "c", "d", "e"]
+# Each of a kind of its own; c and e are of the head.
+LAYERS = {name: Place("head" if name in "ce" else "encoder", (name, (), "")) for name in "abcde"}
 # What each costs in accuracy, in the order of its noise, and what it saves.
 COSTS = {"a": 0.05, "b": 0.8, "c": 0.1, "d": 0.02, "e": 0.3}
 GAINS = {"a": 1.3, "b": 1.3, "c": 0.8, "d": 1.2, "e": 1.2}
@@ -48,6 +50,33 @@ def test_what_makes_the_file_small_is_not_given_up_for_speed() -> None:
 
     found = search_layers(LAYERS, COSTS, 2.0, drop=lambda layers: 0.0, speedup=speedup, for_size=["c"])
     assert found.chosen.layers == ("a", "b", "c", "d", "e")
+
+
+def test_what_a_block_loses_alone_is_found_and_its_layers_are_given_up_first() -> None:
+    # The head is quiet and yet loses more than is allowed.
+    costs = {"a": 0.1, "b": 0.1, "c": 0.3, "d": 0.1, "e": 0.3}
+    found = search_layers(
+        LAYERS,
+        {"a": 3, "b": 4, "c": 1, "d": 5, "e": 2},
+        0.5,
+        drop=lambda layers: sum(costs[x] for x in layers),
+        speedup=lambda layers: 1.1 ** len(layers),
+    )
+    assert found.blocks == pytest.approx({"encoder": 0.3, "head": 0.6})
+    assert found.chosen.layers == ("a", "b", "d")
+
+
+def test_of_a_kind_one_layer_is_timed_and_all_are_given_up() -> None:
+    asked = []
+
+    def speedup(layers: Sequence[str]) -> float:
+        asked.append(tuple(layers))
+        return float(np.prod([1.3 if layer in "ab" else 0.9 for layer in layers]))
+
+    kinds = {name: Place("encoder", ("wide" if name in "ab" else "narrow", (), "")) for name in LAYERS}
+    found = search_layers(kinds, COSTS, 2.0, drop=lambda layers: 0.0, speedup=speedup)
+    assert found.chosen.layers == ("a", "b")
+    assert len(asked) == 4  # all, without a wide one, without a narrow one, and what is left
 
 
 def test_where_integers_are_not_faster_or_not_allowed_nothing_is_taken() -> None:
