@@ -12,7 +12,6 @@ from mmedge.calibration.editor import GraphEditor
 from mmedge.calibration.fusion import Fusion, add_body, find_fusions
 from mmedge.calibration.graph import MOVES, attributes
 from mmedge.calibration.layers import Layer, activation_scale, find_layers, find_sums, find_tables
-from mmedge.calibration.ranges import LEVELS
 
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
 
@@ -26,8 +25,8 @@ class Grid:
 
     @classmethod
     def of(cls, amax: float, never_negative: bool) -> Grid:
-        """Zero in the middle, as int8 has it; at the low end, with finer steps, where nothing is below it."""
-        return cls(activation_scale(amax * LEVELS / 255), 0) if never_negative else cls(activation_scale(amax), 128)
+        """The steps of TensorRT's int8: zero in the middle, or at the low end, where nothing is below it."""
+        return cls(activation_scale(amax), 0 if never_negative else 128)
 
 
 def emit_cpu(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:

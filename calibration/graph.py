@@ -93,6 +93,31 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
 
 
+def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose integer weights are read into floats beforehand, so that a CPU computes with them as an engine of
+    another kind would, and not with kernels of its own for them.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    index, graph = GraphIndex(model.graph), copy.graph
+    del graph.node[:]
+    for node in model.graph.node:
+        values, scale = (index.constant(name) for name in (*node.input, "", "")[:2])
+        if node.op_type != "DequantizeLinear" or values is None or scale is None:
+            graph.node.append(node)
+            continue
+        shape = [1] * values.ndim
+        if scale.ndim:
+            shape[attributes(node)["axis"]] = -1
+        floats = values * scale.astype(np.float32).reshape(shape)
+        graph.initializer.append(numpy_helper.from_array(floats.astype(scale.dtype), node.output[0]))
+    used = {name for node in graph.node for name in node.input}
+    kept = [entry for entry in graph.initializer if entry.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return copy
+
+
 def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """A copy of the graph that gives `tensors` beside its own outputs."""
     copy = onnx.ModelProto()

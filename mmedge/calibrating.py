@@ -21,6 +21,7 @@ from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
+from mmedge.calibration.graph import with_float_weights
 from mmedge.calibration.half import to_half
 from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
@@ -186,7 +187,7 @@ class _Work:
         """The first of some graphs for TensorRT that loses no more than is allowed, and its accuracy."""
         lost = []
         for graph in graphs:
-            after = self.score(graph, f"accuracy, TensorRT's graph in {_precision(graph)}")
+            after = self.score(with_float_weights(graph), f"accuracy, TensorRT's graph in {_precision(graph)}")
             lost.append(accuracy_drop(before, after))
             if lost[-1] <= self._settings.max_accuracy_drop:
                 return graph, after

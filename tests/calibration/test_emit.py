@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.version_converter import convert_version
 
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
-from mmedge.calibration.graph import with_outputs
+from mmedge.calibration.graph import with_float_weights, with_outputs
 from mmedge.calibration.layers import find_layers, quantize, tensors_to_range, weight_scales
 from mmedge.calibration.ranges import LEVELS
 from mmedge.export.tensorrt_rtx import build_engine
@@ -174,9 +176,22 @@ def test_both_targets_stay_on_the_same_steps(small_graph: onnx.ModelProto) -> No
     for name, root in (("r0", "r0"), ("tokens", "r1"), ("r2", "r2"), ("v", "v")):
         first, second = (read_back(model, name, x) for model in (here, there))
         apart = np.abs(first.ravel() - second.ravel()) / (ranges[root] / LEVELS)
-        # Half a step from rounding on grids of two finenesses; more where earlier roundings add up.
-        assert (apart > 1.001).mean() < 0.03, name
-        assert apart.max() < 3, name
+        # The CPU rounds both branches of a sum, TensorRT one: at times a step more.
+        assert (apart > 1.001).mean() < 2e-3, name
+        assert apart.max() < 2.001, name
+        assert name != "r0" or apart.max() < 1e-3
+
+
+def test_weights_that_are_read_beforehand_change_nothing(small_graph: onnx.ModelProto) -> None:
+    x = pictures()
+    emitted = emit_tensorrt(small_graph, ranges_of(small_graph, x), ALL)
+    floats = with_float_weights(emitted)
+    assert not {entry.data_type for entry in floats.graph.initializer if entry.dims} & {TensorProto.INT8}
+    (expected,) = ReferenceEvaluator(convert_version(emitted, 21)).run(None, {"x": x})
+    (found,) = session(floats).run(None, {"x": x})
+    # Sums in another order round another way at times: by less than a step of 127.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=np.abs(expected).max() / LEVELS)
+    assert (np.abs(found - expected) < 1e-5).mean() > 0.5
 
 
 def read_back(model: onnx.ModelProto, name: str, x: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
