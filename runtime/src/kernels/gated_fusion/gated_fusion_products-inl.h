@@ -126,7 +126,7 @@ HWY_INLINE void multiply_block(const Products& products, const Row* rows, size_t
                                const Word* HWY_RESTRICT panel, size_t width, size_t column) {
   // Enough independent sums to hide the latency of one.
   constexpr size_t steps = kRows * kVectors >= 8 ? 1 : 8 / (kRows * kVectors);
-  constexpr size_t kGroup = Products::kGroup;
+  constexpr size_t group_size = Products::kGroup;
   const typename Products::D d;
   using Sum = hn::Vec<typename Products::D>;
   Sum sums[steps][kRows][kVectors];
@@ -144,15 +144,15 @@ HWY_INLINE void multiply_block(const Products& products, const Row* rows, size_t
       for (size_t r = 0; r < kRows; ++r) sums[step][r][v] = Products::add(sums[step][r][v], x[r], weight);
     }
   };
-  const size_t whole = features / kGroup;
+  const size_t whole = features / group_size;
   size_t group = 0;
   for (; group + steps <= whole; group += steps) {
-    for (size_t step = 0; step < steps; ++step) add(step, group + step, kGroup);
+    for (size_t step = 0; step < steps; ++step) add(step, group + step, group_size);
   }
   if constexpr (steps > 1) {
-    for (; group < whole; ++group) add(0, group, kGroup);
+    for (; group < whole; ++group) add(0, group, group_size);
   }
-  if (features % kGroup != 0) add(0, whole, features % kGroup);
+  if (features % group_size != 0) add(0, whole, features % group_size);
   for (size_t r = 0; r < kRows; ++r) {
     for (size_t v = 0; v < kVectors; ++v) {
       Sum sum = sums[0][r][v];
