@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <numeric>
 #include <vector>
 
 #include "kernels/gated_fusion/gated_fusion.h"
@@ -62,11 +61,8 @@ const OrtValue* input(const OrtApi* api, OrtKernelContext* context, size_t index
   return value;
 }
 
-// NULL where the node leaves the output out.
+// NULL where the node names no such output.
 float* output(const OrtApi* api, OrtKernelContext* context, size_t index, size_t rows, size_t columns) {
-  size_t count = 0;
-  check_status(api, api->KernelContext_GetOutputCount(context, &count));
-  if (index >= count) return nullptr;
   const int64_t shape[] = {static_cast<int64_t>(rows), static_cast<int64_t>(columns)};
   OrtValue* value = nullptr;
   check_status(api, api->KernelContext_GetOutput(context, index, shape, 2, &value));
@@ -95,8 +91,10 @@ void check_features(size_t m, size_t found, size_t rows, size_t features) {
 // On the session's own threads where there is more than one chunk of rows.
 void compute(const OrtApi* api, OrtKernelContext* context, std::span<const FusionModality> modalities,
              const uint8_t* presence, size_t rows, size_t dimension, float epsilon) {
+  size_t outputs = 0;
+  check_status(api, api->KernelContext_GetOutputCount(context, &outputs));
   float* const y = output(api, context, 0, rows, dimension);
-  float* const alpha = output(api, context, 1, rows, modalities.size());
+  float* const alpha = outputs > 1 ? output(api, context, 1, rows, modalities.size()) : nullptr;
   const Fusion fusion = {modalities, presence, y, alpha, dimension, epsilon};
   if (rows <= kFusionChunk) return gated_fusion(fusion, 0, rows);
   struct Call {
@@ -123,8 +121,7 @@ size_t dimension_of(const Floats& bias) {
   return bias.count;
 }
 
-// ---- GatedFusion
-// -----------------------------------------------------------------------------------------------------
+// ---- GatedFusion ----
 
 // The seven inputs of modality m, in the order of the graph; x's is not looked at.
 FusionModality parameters(size_t m, size_t dimension, const Floats* inputs) {
@@ -216,8 +213,7 @@ class GatedFusionKernel final : public FusionKernel {
   Tensor packed_;
 };
 
-// ---- QGatedFusion
-// ----------------------------------------------------------------------------------------------------
+// ---- QGatedFusion ----
 
 class QGatedFusionKernel final : public FusionKernel {
  public:
@@ -231,27 +227,16 @@ class QGatedFusionKernel final : public FusionKernel {
   void run(OrtKernelContext* context) const override {
     thread_local std::vector<FusionModality> modalities;
     thread_local std::vector<FusionIntegers> integers;
-    thread_local std::vector<Tensor> floats;
     modalities.resize(parts_.size());
     integers.resize(parts_.size());
-    if (floats.size() < parts_.size()) floats.resize(parts_.size());
     const auto [presence, rows] = read_presence(api_, context, parts_.size());
     for (size_t m = 0; m < parts_.size(); ++m) {
-      const Part& part = parts_[m];
       const auto x = values<uint8_t>(api_, input(api_, context, 1 + m * kQFusionInputs));
-      check_features(m, x.count, rows, part.modality.features);
-      modalities[m] = part.modality;
-      if (fuses_integers()) {
-        integers[m] = {x.data, static_cast<const int8_t*>(part.packed.data()), part.scale.data(), part.offset.data()};
-        modalities[m].integers = &integers[m];
-      } else {
-        const auto count = static_cast<int64_t>(x.count);
-        floats[m].resize(ElementType::kFloat32, {&count, 1});
-        auto* const to = static_cast<float*>(floats[m].data());
-        std::transform(x.data, x.data + x.count, to,
-                       [&](uint8_t value) { return part.step * static_cast<float>(value - part.zero); });
-        modalities[m].x = to;
-      }
+      check_features(m, x.count, rows, parts_[m].modality.features);
+      integers[m] = parts_[m].integers;
+      integers[m].x = x.data;
+      modalities[m] = parts_[m].modality;
+      modalities[m].integers = &integers[m];
     }
     compute(api_, context, modalities, presence, rows, dimension_, epsilon_);
   }
@@ -259,11 +244,10 @@ class QGatedFusionKernel final : public FusionKernel {
  private:
   struct Part {
     FusionModality modality;  // without x
-    Tensor packed;            // the weight, in integers or as float32
-    float step;               // of x
-    int zero;                 // of x
-    std::vector<float> scale;
+    FusionIntegers integers;  // without x
+    Tensor packed;
     std::vector<int32_t> offset;
+    std::vector<float> scale;
   };
 
   void read(const OrtKernelInfo* info, size_t m) {
@@ -290,41 +274,17 @@ class QGatedFusionKernel final : public FusionKernel {
            kFusionMostFeatures);
     }
     Part& part = parts_[m];
-    part.step = floats[1].data[0];
-    part.zero = zero.data[0];
     part.modality = {nullptr,        nullptr,        nullptr,        floats[5].data, floats[6].data,
                      floats[7].data, floats[8].data, floats[9].data, features,       nullptr};
-    if (fuses_integers()) {
-      pack_integers(part, weight.data, floats[4].data);
-    } else {
-      pack_floats(part, weight.data, floats[4].data);
-    }
-  }
-
-  void pack_integers(Part& part, const int8_t* weight, const float* weight_scale) const {
-    const size_t features = part.modality.features;
-    const auto size = static_cast<int64_t>(packed_fusion_integers_size(dimension_, features));
-    part.packed.resize(ElementType::kInt8, {&size, 1});
-    pack_fusion_integers(weight, dimension_, features, static_cast<int8_t*>(part.packed.data()));
-    part.scale.resize(dimension_ + 15);  // readable up to D rounded up to 16
-    part.offset.resize(dimension_ + 15);
-    for (size_t i = 0; i < dimension_; ++i) {
-      const int8_t* row = weight + i * features;
-      part.scale[i] = part.step * weight_scale[i];
-      part.offset[i] = part.zero * std::accumulate(row, row + features, int32_t{0});
-    }
-  }
-
-  void pack_floats(Part& part, const int8_t* weight, const float* weight_scale) const {
-    const size_t features = part.modality.features;
-    std::vector<float> real(dimension_ * features);
-    for (size_t i = 0; i < real.size(); ++i) {
-      real[i] = weight_scale[i / features] * static_cast<float>(weight[i]);
-    }
-    const auto size = static_cast<int64_t>(packed_fusion_weight_size(dimension_, features));
-    part.packed.resize(ElementType::kFloat32, {&size, 1});
-    pack_fusion_weight(real.data(), dimension_, features, static_cast<float*>(part.packed.data()));
-    part.modality.packed = static_cast<const float*>(part.packed.data());
+    const auto size = static_cast<int64_t>(packed_fusion_integers_size(d, features));
+    part.packed.resize(ElementType::kInt32, {&size, 1});
+    part.offset.resize(d + 15);  // readable up to D rounded up to 16
+    part.scale.resize(d + 15);
+    auto* const packed = static_cast<int32_t*>(part.packed.data());
+    pack_fusion_integers(weight.data, d, features, *zero.data, packed, part.offset.data());
+    std::transform(floats[4].data, floats[4].data + d, part.scale.begin(),
+                   [step = *floats[1].data](float scale) { return step * scale; });
+    part.integers = {nullptr, packed, part.offset.data(), part.scale.data()};
   }
 
   float epsilon_;
