@@ -30,11 +30,9 @@ from mmedge.training.build import build_model, read_data, write_tokenizer
 from mmedge.training.callbacks import EarlyStopping, Progress, ReportProgress, WeightAverage
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
-from mmedge.training.recipe import Recipe
+from mmedge.training.recipe import RECIPE_FILE, Recipe
 from mmedge.training.tokenizer import TOKENIZER_FILE
 from mmedge.training.trainer import FusedTrainer, last_checkpoint
-
-RECIPE_FILE = "recipe.json"  # beside the weights: what the model was trained on, and how
 
 
 @dataclass(frozen=True)
