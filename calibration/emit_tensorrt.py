@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from mmedge.calibration.editor import GraphEditor
-from mmedge.calibration.layers import activation_scale, find_layers, find_sums
+from mmedge.calibration.layers import activation_scale, find_layers, skip_branches
 
 
 def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
@@ -22,13 +22,7 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
     editor = GraphEditor(model)
     index = editor.index
     layers = {layer.name: layer for layer in find_layers(model) if layer.name in chosen}
-    outputs = {layer.output for layer in layers.values()}
-    # Of two branches that both are layers either will do.
-    skips = {
-        entry.name: next((name for name in entry.inputs if name not in outputs), entry.inputs[1])
-        for entry in find_sums(model, list(layers.values()))
-        if outputs.intersection(entry.inputs)
-    }
+    skips = skip_branches(model, list(layers.values()))
     read: dict[str, str] = {}
 
     def pair(name: str) -> str:

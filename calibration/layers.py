@@ -142,6 +142,16 @@ def find_sums(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Sum]:
     return found
 
 
+def skip_branches(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, str]:
+    """By sum that takes the output of one of `layers`: its other branch, of two such outputs the second."""
+    outputs = {layer.output for layer in layers}
+    return {
+        entry.name: next((name for name in entry.inputs if name not in outputs), entry.inputs[1])
+        for entry in find_sums(model, layers)
+        if outputs.intersection(entry.inputs)
+    }
+
+
 def tensors_to_range(model: onnx.ModelProto) -> list[str]:
     """The tensors whose range an integer graph needs: what layers, sums and fusions take, and most of their outputs."""
     index, layers = GraphIndex(model.graph), find_layers(model)

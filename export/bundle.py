@@ -83,37 +83,18 @@ def export_bundle(
     """
     check_destination(destination, overwrite)
     progress("graph", 0, 1)
-    example = {**_absent(inputs), PRESENCE: torch.ones(1, len(inputs), dtype=torch.bool)}
-    model = export_graph(module, example, target=target, output_names=task.outputs, metadata={"task": task.name})
-    files = {"model.onnx": to_bytes(model), **_named_files(inputs, directory)}
+    manifest, files = assemble(
+        module,
+        destination.name.removesuffix(".mme"),
+        inputs=inputs,
+        task=task,
+        target=target,
+        provenance=provenance,
+        directory=directory,
+    )
     if target.name == "tensorrt-rtx":
         check_parse(files["model.onnx"]).raise_if_failed()
     progress("graph", 1, 1)
-    manifest = Manifest(
-        name=destination.name.removesuffix(".mme"),
-        task=task.name,
-        inputs=list(inputs),
-        presence=PRESENCE,
-        outputs=_outputs(module, example, task),
-        labels=list(task.labels),
-        **task.settings,
-        graphs=[
-            Graph(
-                path="model.onnx",
-                precision="fp32",
-                target=target.name,
-                opset=OPSET,
-                ir_version=model.ir_version,
-            )
-        ],
-        files={},
-        provenance={
-            **provenance,
-            "mmedge": version("mmedge"),
-            "torch": torch.__version__,
-            "onnx": version("onnx"),
-        },
-    )
     with staged(destination) as folder:
         write_bundle(folder, manifest, files)
         session = Session(folder)
@@ -128,6 +109,42 @@ def export_bundle(
         evidence = {"parity": parity.to_dict(), "accuracy": score(folder)}
         manifest = write_bundle(folder, manifest.model_copy(update={"evidence": evidence}), files)
     return ExportedBundle(destination, manifest, parity)
+
+
+def assemble(
+    module: torch.nn.Module,
+    name: str,
+    *,
+    inputs: Sequence[Input],
+    task: Task,
+    target: Target,
+    provenance: Mapping[str, str],
+    directory: Path | None = None,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What a bundle of a module consists of, before anything is compared: its manifest, without evidence, and its
+    files. Arguments and errors as `export_bundle`.
+    """
+    example = {**_absent(inputs), PRESENCE: torch.ones(1, len(inputs), dtype=torch.bool)}
+    model = export_graph(module, example, target=target, output_names=task.outputs, metadata={"task": task.name})
+    graph = Graph(path="model.onnx", precision="fp32", target=target.name, opset=OPSET, ir_version=model.ir_version)
+    manifest = Manifest(
+        name=name,
+        task=task.name,
+        inputs=list(inputs),
+        presence=PRESENCE,
+        outputs=_outputs(module, example, task),
+        labels=list(task.labels),
+        **task.settings,
+        graphs=[graph],
+        files={},
+        provenance={
+            **provenance,
+            "mmedge": version("mmedge"),
+            "torch": torch.__version__,
+            "onnx": version("onnx"),
+        },
+    )
+    return manifest, {"model.onnx": to_bytes(model), **_named_files(inputs, directory)}
 
 
 def _absent(inputs: Sequence[Input]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from mmedge.export.targets import Target, check_versions
 
 OPSET = 18  # the oldest that PyTorch's exporter writes without conversion
 NEWEST_IR = 10  # the newest that TensorRT 10 and ONNX Runtime 1.18 read
+_ROOT = "module."  # of the names of the module's parameters in the graph
 
 
 def export_graph(
@@ -57,6 +59,7 @@ def export_graph(
     _check_batch(model)
     verify_resizes(model, program.exported_program, inputs)
     _name_outputs(model, output_names)
+    _name_weights(model)
     _strip_documentation(model)
     append_functions(model)
     _check_domains(model)
@@ -127,12 +130,34 @@ def _only_errors() -> Iterator[None]:
 
 def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     """Call the graph's outputs `names`; the exporter would give one a name that a value inside has already."""
-    graph = model.graph
-    renamed = {output.name: name for output, name in zip(graph.output, names, strict=True)}
+    renamed = {output.name: name for output, name in zip(model.graph.output, names, strict=True)}
     if len(renamed) < len(names):
         raise ExportError("two outputs of the module are one tensor; return it once")
     for name in names:
         renamed.setdefault(name, f"{name}.inner")
+    _rename(model, renamed)
+
+
+def _name_weights(model: onnx.ModelProto) -> None:
+    """Call every weight of a product after the module that takes it, as those are that the exporter leaves as they are;
+    one that it transposes, or computes of others, has but a number.
+    """
+    weights = {entry.name for entry in model.graph.initializer}
+    renamed: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in weights:
+            continue
+        noted = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = literal_eval(noted.get("pkg.torch.onnx.name_scopes", "['', '']"))  # from the outermost to the operator
+        name = f"{scopes[-2]}.weight"
+        if name.startswith(_ROOT) and not node.input[1].startswith(_ROOT) and name not in weights:
+            renamed.setdefault(node.input[1], name)
+            weights.add(name)
+    _rename(model, renamed)
+
+
+def _rename(model: onnx.ModelProto, renamed: Mapping[str, str]) -> None:
+    graph = model.graph
     for node in graph.node:
         for values in (node.input, node.output):
             values[:] = [renamed.get(value, value) for value in values]

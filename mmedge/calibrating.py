@@ -25,7 +25,7 @@ from mmedge.calibration.graph import with_float_weights
 from mmedge.calibration.half import to_half
 from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
-from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin
+from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
 from mmedge.data.folder import Sample, read_split
 from mmedge.evaluation import Evaluation, evaluate
 from mmedge.export.writing import check_destination, staged, write_bundle
@@ -67,8 +67,9 @@ class Settings:
     """precision: "int8", the rest of TensorRT's graph being FP16; "fp16", which only TensorRT's graph gets; or "auto",
     the fewest bits of "int8", FP16 and FP32 that each graph has within the budget.
 
-    samples: rows of `calibration_split` to take ranges from by `method`. max_accuracy_drop: points of a hundred that
-    accuracy on `evaluation_split` may fall, as `accuracy_drop` has it.
+    samples: rows of `calibration_split` to take ranges from by `method`; ranges: a calibration.json of just these to
+    read instead, or a bundle with one. max_accuracy_drop: points of a hundred that accuracy on `evaluation_split` may
+    fall, as `accuracy_drop` has it.
     """
 
     precision: Literal["int8", "fp16", "auto"] = "int8"
@@ -77,6 +78,7 @@ class Settings:
     samples: int = 200
     method: str = "mse"
     max_accuracy_drop: float = 0.5
+    ranges: Path | None = None
 
 
 def calibrate_bundle(
@@ -98,7 +100,8 @@ def calibrate_bundle(
     Raises:
         BundleError: there is no such bundle, or the destination exists. DataError: as `read_split`.
         InvalidArgument: it has fewer bits already or is not for ONNX Runtime, or there are no samples or no budget.
-        CalibrationError: a tensor has no range, or TensorRT's graph loses more than the budget.
+        CalibrationError: a tensor has no range, the ranges given are of something else, or TensorRT's graph loses more
+            than the budget.
     """
     if settings.samples < 1 or settings.max_accuracy_drop < 0:
         raise InvalidArgument(
@@ -106,10 +109,11 @@ def calibrate_bundle(
         )
     check_destination(destination, overwrite)
     work = _Work(bundle, destination, data, settings, progress)
+    ranges = {} if settings.precision == "fp16" else work.calibrate().ranges
     before = work.score(None)
     after, graph, search, candidates = before, work.model, None, list[onnx.ModelProto]()
     if settings.precision != "fp16":
-        after, graph, search, candidates = work.search_int8(before, found)
+        after, graph, search, candidates = work.search_int8(ranges, before, found)
     if settings.precision != "int8":
         candidates.append(to_half(work.model))
     if settings.precision == "auto":
@@ -141,6 +145,11 @@ def calibrate_bundle(
         paths = [bundle / work.manifest.graphs[0].path, *(folder / entry.path for entry in manifest.graphs)]
         sizes = [path.stat().st_size for path in paths]
     return CalibratedBundle(destination, manifest, search, before, after, tensorrt, (sizes[0], sizes[1], sizes[2]))
+
+
+def take_ranges(bundle: Path, data: Path, settings: Settings, progress: Progress) -> Calibration:
+    """The ranges that `calibrate_bundle` would take. Raises as it does."""
+    return _Work(bundle, bundle, data, settings, progress).calibrate()
 
 
 class _Work:
@@ -197,10 +206,10 @@ class _Work:
         )
 
     def search_int8(
-        self, before: Evaluation, found: Callable[[Point], None]
+        self, ranges: Mapping[str, float], before: Evaluation, found: Callable[[Point], None]
     ) -> tuple[Evaluation, onnx.ModelProto, Search, list[onnx.ModelProto]]:
         """The best choice of layers: its accuracy, its graph, how it was found, and graphs to try for TensorRT."""
-        model, ranges = self.model, self._calibrate().ranges
+        model = self.model
         accuracy: dict[tuple[str, ...], Evaluation] = {(): before}
 
         def emit(layers: Sequence[str]) -> onnx.ModelProto:
@@ -226,8 +235,15 @@ class _Work:
         for_tensorrt = [to_half(emit_tensorrt(model, ranges, layers)) for layers in choices]
         return accuracy[chosen], emit(chosen), search, for_tensorrt
 
-    def _calibrate(self) -> Calibration:
+    def calibrate(self) -> Calibration:
+        """The ranges, taken or read; what is written from now on has them beside it."""
         origin = Origin.of(self.model, self.manifest, _data_hash(self._rows), self._settings.method)
+        if self._settings.ranges is not None:
+            file = self._settings.ranges
+            file = file / CALIBRATION_FILE if file.is_dir() else file
+            self._calibration = read_calibration(file)
+            self._calibration.origin.check_same(origin, str(file))
+            return self._calibration
         state = self._destination.with_name(f".{self._destination.name}.calibration")
         collector = Collector(self.model, self.manifest, self.bundle, tensors_to_range(self.model), state=state)
         samples = [(f"line {sample.line}", partial(self._load, sample)) for sample in self._rows]

@@ -11,13 +11,14 @@ import transformers
 
 from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
-from mmedge.export.bundle import ExportedBundle, Task, export_bundle
-from mmedge.export.targets import Target
+from mmedge.export.bundle import ExportedBundle, Task, assemble, export_bundle
+from mmedge.export.targets import Target, find_target
+from mmedge.export.writing import write_bundle
 from mmedge.models import FusedModel, MmedgeConfig, load_checkpoint, modality_of, tensor_shape
 from mmedge.predicting import bundle_predictor
 from mmedge.runtime.errors import CheckpointError, InvalidArgument
 from mmedge.runtime.manifest import Input
-from mmedge.training.train import RECIPE_FILE
+from mmedge.training.recipe import RECIPE_FILE
 
 
 def bundle_inputs(config: MmedgeConfig) -> list[Input]:
@@ -114,3 +115,22 @@ def export_checkpoint(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def write_draft(checkpoint: Path, folder: Path) -> None:
+    """Write what `export_checkpoint` would into `folder`, an empty one, but compare nothing: to take ranges from.
+
+    Raises:
+        CheckpointError, ExportError: as `load_checkpoint` and `export_bundle`.
+    """
+    model = load_checkpoint(checkpoint)
+    manifest, files = assemble(
+        model,
+        folder.name,
+        inputs=bundle_inputs(model.config),
+        task=bundle_task(model),
+        target=find_target("onnxruntime"),
+        provenance={},
+        directory=checkpoint,
+    )
+    write_bundle(folder, manifest, files)

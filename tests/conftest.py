@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -60,14 +61,14 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def recipe_values(tones: Path, tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def tones_recipe(tones: Path) -> dict[str, Any]:
     """A whole small recipe, as YAML would give it."""
     image = {**make_bundles.IMAGE, "width": 16, "height": 16}
     audio = {**make_bundles.LOG_MEL, "samples": 1600, "n_mels": 16}
     return {
         "data": str(tones),
-        "output": str(tmp_path / "run"),
+        "output": "run",
         "labels": TONE_LABELS,
         "model": {
             "fusion_dim": 16,
@@ -90,6 +91,12 @@ def recipe_values(tones: Path, tmp_path: Path) -> dict[str, Any]:
             "checkpoint_every": 4,
         },
     }
+
+
+@pytest.fixture
+def recipe_values(tones_recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The small recipe, to be changed; its output is the test's own."""
+    return copy.deepcopy(tones_recipe) | {"output": str(tmp_path / "run")}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,6 +38,12 @@ def calibration_options(precisions: Sequence[str], default: str) -> Callable[[Co
                 default=0.5,
                 show_default=True,
                 help="Points of a hundred that accuracy may fall, with all modalities and on average.",
+            ),
+            click.option(
+                "--ranges",
+                type=click.Path(path_type=Path),
+                help="Take no ranges, but read them from this calibration.json, or the bundle it is in: for another "
+                "budget without a second pass. They must be of the same model, rows and method.",
             ),
             click.option("--precision", type=click.Choice(precisions), default=default, show_default=True),
         ):

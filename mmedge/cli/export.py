@@ -36,6 +36,7 @@ def export(
     parity_samples: int,
     tolerance: float,
     precision: Literal["fp32", "auto", "int8", "fp16"],
+    ranges: Path | None,
     overwrite: bool,
     as_json: bool,
     **calibration: Any,
@@ -44,13 +45,15 @@ def export(
 
     The parity gate runs real samples through torch and through the bundle in the C runtime, with every subset of the
     modalities present. Over the tolerance the exit code is 1 and nothing is written. With another --precision than fp32
-    what passed is then calibrated on the same data, as mmedge calibrate does.
+    what passed is then calibrated on the same data, as mmedge calibrate does; a checkpoint of mmedge train --qat keeps
+    the ranges it was trained with.
 
     \b
     Example:
       mmedge export runs/av-digits -o digits.mme --precision int8 --max-accuracy-drop 0.5
     """
     from mmedge.calibrating import Settings, calibrate_bundle
+    from mmedge.calibration.table import CALIBRATION_FILE
     from mmedge.export.targets import find_target
     from mmedge.export.writing import check_destination
     from mmedge.exporting import export_checkpoint, training_data
@@ -64,6 +67,8 @@ def export(
             "for TensorRT too"
         )
     data = data or training_data(checkpoint)
+    if ranges is None and (checkpoint / CALIBRATION_FILE).exists():
+        ranges = checkpoint / CALIBRATION_FILE
     with progress_bar() as progress, TemporaryDirectory(prefix="mmedge-") as folder:
         made = export_checkpoint(
             checkpoint,
@@ -80,7 +85,7 @@ def export(
             made.path,
             output,
             data,
-            Settings(precision=precision, evaluation_split=split, **calibration),
+            Settings(precision=precision, evaluation_split=split, ranges=ranges, **calibration),
             overwrite=overwrite,
             progress=progress,
             found=tell_point,

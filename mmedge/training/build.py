@@ -71,17 +71,26 @@ def build_model(recipe: Recipe, labels: Sequence[str], folder: Path) -> FusedMod
         raise RecipeError(f"model: {error}") from error
     if vocabulary is not None:
         _check_vocabulary(model, vocabulary)
+    set_up(model, recipe)
+    return model
+
+
+def set_up(model: FusedModel, recipe: Recipe) -> None:
+    """Tell a model what of the recipe's training is its own matter.
+
+    Raises:
+        RecipeError: gradient checkpointing with encoders that have none.
+    """
     model.label_smoothing = recipe.training.label_smoothing
     if recipe.training.gradient_checkpointing:
         try:
             model.activation_checkpointing_enable({"use_reentrant": False})
         except ValueError as error:
-            used = ", ".join(part["encoder"] for part in config.modalities.values())
+            used = ", ".join(part["encoder"] for part in model.config.modalities.values())
             raise RecipeError(
                 f"training.gradient_checkpointing: none of {used} can; expected an encoder of the transformers "
                 "library, or the key left out"
             ) from error
-    return model
 
 
 def _config(model: ModelRecipe, labels: Sequence[str], vocabulary: Vocabulary | None) -> MmedgeConfig:

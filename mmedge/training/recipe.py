@@ -15,6 +15,8 @@ from mmedge.runtime.errors import InvalidArgument, RecipeError
 from mmedge.training.augment import AudioAugment, ImageAugment, TextAugment
 from mmedge.training.augment.options import BelowOne, Fraction, NotNegative, Positive, Strict
 
+RECIPE_FILE = "recipe.json"  # beside the weights: what the model was trained on, and how
+
 Scalar = bool | int | float | str
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -25,28 +25,30 @@ from mmedge.data.folder import Sample
 from mmedge.evaluation import Evaluation, evaluate
 from mmedge.models import FusedModel
 from mmedge.models.checkpoint import quiet_transformers
-from mmedge.runtime.errors import CheckpointError, RecipeError
+from mmedge.runtime.errors import CheckpointError, InvalidArgument, RecipeError
 from mmedge.training.build import build_model, read_data, write_tokenizer
 from mmedge.training.callbacks import EarlyStopping, Progress, ReportProgress, WeightAverage
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
-from mmedge.training.recipe import Recipe
+from mmedge.training.recipe import RECIPE_FILE, Recipe
 from mmedge.training.tokenizer import TOKENIZER_FILE
 from mmedge.training.trainer import FusedTrainer, last_checkpoint
 
-RECIPE_FILE = "recipe.json"  # beside the weights: what the model was trained on, and how
+if TYPE_CHECKING:
+    from mmedge.training.qat import QuantizationAware
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """A finished run: where the model is, the loss of every step, scores on the validation split, seconds
-    spent.
+    spent; of a quantisation-aware one, the layers whose module was not found and that stayed in float.
     """
 
     output: Path
     losses: tuple[float, ...]
     evaluation: Evaluation
     seconds: float
+    float_layers: tuple[str, ...] = ()
 
 
 def train(
@@ -56,6 +58,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     scored: Callable[[int, Evaluation], None] | None = None,
+    qat: QuantizationAware | None = None,
 ) -> TrainResult:
     """Train, save the model with `save_pretrained`, evaluate it on the validation split, write metrics.json.
 
@@ -64,32 +67,46 @@ def train(
     called per step and per validation sample, `scored(step, evaluation)` per evaluation between steps; an
     exception one of them raises ends the run, which can then be resumed.
 
+    With `qat` the model of its checkpoint goes on training with the roundings of INT8 in calibrated ranges, is scored
+    with them, and is saved without them, the ranges beside it; the recipe is one of `qat_recipe`.
+
     Every process of a `torchrun` calls this alike: the first alone writes and calls back, all get the result.
 
     Raises:
         DataError: the data cannot be used. CheckpointError: nothing to resume, or a run of another recipe.
         RecipeError: the model, its precision or its batches cannot be had. TrainingError: a loss or gradient
-            that is no finite number.
+            that is no finite number. InvalidArgument: the output is the checkpoint of `qat`. CalibrationError: a
+            tensor has no range.
     """
     recipe = recipe.model_copy(update={"tune": {}})
     output = Path(recipe.output if output is None else output)
+    if qat is not None and output.resolve() == qat.checkpoint.resolve():
+        raise InvalidArgument(f"the output {output} is the checkpoint to start from; choose another")
     processes = PartialState(cpu=not torch.cuda.is_available())
     report = progress if progress and processes.is_main_process else (lambda stage, done, total: None)
     samples, held_out, labels = read_data(recipe)
 
     checkpoints = output / "checkpoints"
     args = _arguments(recipe, checkpoints)
-    last = _resume_from(checkpoints, recipe) if resume else None
+    described = recipe.model_dump(mode="json") | ({} if qat is None else {"qat": str(qat.checkpoint)})
+    last = _resume_from(checkpoints, described) if resume else None
     if last is None and processes.is_main_process:
         shutil.rmtree(output / "tensorboard", ignore_errors=True)
-        _start_over(checkpoints, recipe)
-        write_tokenizer(recipe, samples, checkpoints)
+        _start_over(checkpoints, described)
+        if qat is None:
+            write_tokenizer(recipe, samples, checkpoints)
+        else:
+            qat.prepare(recipe, checkpoints, report)
     processes.wait_for_everyone()
     started = time.perf_counter()
     set_seed(recipe.seed)
-    model = build_model(recipe, labels, checkpoints)
+    float_layers: tuple[str, ...] = ()
+    if qat is None:
+        model = build_model(recipe, labels, checkpoints)
+    else:
+        model, float_layers = qat.model(recipe, labels, checkpoints)
     score = partial(_evaluate, model, recipe, held_out, checkpoints, partial(report, "validation"))
-    if processes.num_processes > 1 and torch.cuda.is_available():
+    if qat is None and processes.num_processes > 1 and torch.cuda.is_available():
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     stream = TrainingStream(
         samples,
@@ -123,6 +140,8 @@ def train(
     (evaluation,) = broadcast_object_list(scores)
     if processes.is_main_process:
         _save(model, output, recipe, checkpoints)
+        if qat is not None:
+            qat.finish(output, checkpoints)
         metrics = {
             "steps": len(losses),
             "seconds": round(seconds, 1),
@@ -133,7 +152,7 @@ def train(
         (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(checkpoints)
     processes.wait_for_everyone()
-    return TrainResult(output, losses, evaluation, seconds)
+    return TrainResult(output, losses, evaluation, seconds, float_layers)
 
 
 def _evaluate(
@@ -156,6 +175,7 @@ def _save(model: FusedModel, output: Path, recipe: Recipe, checkpoints: Path) ->
         model.save_pretrained(output)
     if (checkpoints / TOKENIZER_FILE).exists():
         shutil.copyfile(checkpoints / TOKENIZER_FILE, output / TOKENIZER_FILE)
+    (output / "calibration.json").unlink(missing_ok=True)  # of other weights
     record = recipe.model_copy(update={"data": recipe.data.resolve()})
     (output / RECIPE_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -255,18 +275,18 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     return args
 
 
-def _start_over(checkpoints: Path, recipe: Recipe) -> None:
+def _start_over(checkpoints: Path, described: dict[str, Any]) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.mkdir(parents=True)
-    (checkpoints / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2), encoding="utf-8")
+    (checkpoints / RECIPE_FILE).write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
-def _resume_from(checkpoints: Path, recipe: Recipe) -> Path:
+def _resume_from(checkpoints: Path, described: dict[str, Any]) -> Path:
     last = last_checkpoint(checkpoints)
     if last is None:
         raise CheckpointError(f"{checkpoints} holds no checkpoint to resume from; start the run without resume")
     began = json.loads((checkpoints / RECIPE_FILE).read_text(encoding="utf-8"))
-    changed = differences(began, json.loads(recipe.model_dump_json()))
+    changed = differences(began, described)
     if changed:
         raise CheckpointError(
             f"the run in {checkpoints} began with another recipe: {', '.join(changed)} changed; "

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from mmedge.training.recipe import Recipe
+from mmedge.calibration.table import read_calibration
+from mmedge.training.qat import QuantizationAware, qat_recipe
+from mmedge.training.recipe import Recipe, read_recipe
 from mmedge.training.train import train
 
 Write = Callable[[Any], Path]
@@ -40,3 +42,21 @@ def test_two_processes_take_the_steps_of_one(
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
         path.name for path in (tmp_path / "one").iterdir()
     )
+
+
+def test_two_processes_fine_tune_for_int8_as_one(
+    values_without_chance: dict[str, Any], write_recipe: Write, tmp_path: Path
+) -> None:
+    values, start = values_without_chance, tmp_path / "start"
+    train(Recipe.model_validate(values), start)
+    recipe = write_recipe(values)
+    alone = train(qat_recipe(start, read_recipe(recipe)), tmp_path / "one", qat=QuantizationAware(start))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, "-m", "mmedge", "train", str(recipe), "--qat", str(start), "-o", str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    # Sums of another order may round to another step.
+    np.testing.assert_allclose(metrics["losses"], alone.losses, rtol=1e-2)
+    one, two = (read_calibration(tmp_path / name / "calibration.json") for name in ("one", "two"))
+    assert one.tensors == two.tensors
