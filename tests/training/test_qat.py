@@ -19,15 +19,14 @@ from sklearn.datasets import load_digits
 
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
-from mmedge.calibration.fusion import find_fusions
-from mmedge.calibration.layers import find_layers
+from mmedge.calibration.layers import quantizable
 from mmedge.calibration.table import read_calibration
 from mmedge.cli import cli
 from mmedge.data.folder import read_split
-from mmedge.evaluation import bundle_predictor, evaluate
+from mmedge.evaluation import evaluate
 from mmedge.export.writing import write_bundle
 from mmedge.models import load_checkpoint
-from mmedge.runtime import Session
+from mmedge.predicting import bundle_predictor
 from mmedge.runtime.errors import CheckpointError, InvalidArgument, RecipeError
 from mmedge.runtime.manifest import read_manifest
 from mmedge.training.qat import QuantizationAware, qat_recipe
@@ -203,14 +202,14 @@ def accuracies(checkpoint: Path, data: Path, ranges: Mapping[str, float], folder
     bundle = folder / f"{checkpoint.name}.mme"
     assert invoke("export", checkpoint, "-o", bundle).exit_code == 0
     manifest, model = read_manifest(bundle), onnx.load(bundle / "model.onnx")
-    layers = [entry.name for entry in (*find_layers(model), *find_fusions(model))]
+    layers = quantizable(model)
     rows = read_split(data, "validation", ["image"], manifest.labels)
     found = []
     for number, graph in enumerate((model, emit_cpu(model, ranges, layers), emit_tensorrt(model, ranges, layers))):
         path = folder / f"{checkpoint.name}-{number}.mme"
         path.mkdir()
         write_bundle(path, manifest, {"model.onnx": graph.SerializeToString()})
-        predict, modalities, options = bundle_predictor(Session(path))
+        predict, modalities, options = bundle_predictor(path)
         score = evaluate(predict, rows, modalities, manifest.labels, **options).subsets[-1].main.value
         assert score is not None
         found.append(score)
