@@ -1,0 +1,90 @@
+// In place of CUDA's header of this name where a host compiler builds a kernel for the emulator: the language's
+// keywords, variables and functions that the kernels use, and the launch. Types and half come from CUDA's own headers.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <vector_functions.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <tuple>
+#include <utility>
+
+#include "emulator.h"
+
+// To a host compiler CUDA's headers make the other keywords nothing.
+#undef __constant__
+#define __constant__ const
+#define __launch_bounds__(...)
+
+// Of the thread that runs.
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+
+// A default argument that says where the call stands.
+#define EMULATOR_PLACE const emulator::Place& place = {__builtin_FILE(), __builtin_LINE()}
+
+inline void __syncthreads(EMULATOR_PLACE) { emulator::sync_block(place); }
+inline void __syncwarp(unsigned mask = 0xffffffffU, EMULATOR_PLACE) { emulator::exchange(mask, 0, true, place); }
+inline void __threadfence() {}
+
+template <class Value>
+Value __shfl_xor_sync(unsigned mask, Value value, int lanes, EMULATOR_PLACE) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  const emulator::Lanes all = emulator::exchange(mask, bits, false, place);
+  const unsigned source = (emulator::lane() ^ static_cast<unsigned>(lanes)) & 31U;
+  if ((mask >> source & 1U) == 0) emulator::fault(place, "a shuffle reads a lane that its mask does not name");
+  std::memcpy(&value, &all.value[source], sizeof value);
+  return value;
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+  const emulator::Lanes all = emulator::exchange(mask, predicate != 0, false, place);
+  unsigned ballot = 0;
+  for (unsigned i = 0; i < 32; ++i) ballot |= (mask >> i & 1U) != 0 && all.value[i] != 0 ? 1U << i : 0U;
+  return ballot;
+}
+
+template <class Value>
+Value __ldcg(const Value* from) {
+  return *from;
+}
+
+// What device.cuh makes of __shared__ under nvcc.
+template <class Memory>
+Memory& shared_memory(EMULATOR_PLACE) {
+  static constexpr char key = 0;
+  return *reinterpret_cast<Memory*>(emulator::static_shared(&key, sizeof(Memory), place));
+}
+
+inline unsigned atomicAdd(unsigned* to, unsigned value) { return std::exchange(*to, *to + value); }
+
+// Four products of signed bytes.
+inline int __dp4a(int a, int b, int sum) {
+  for (int i = 0; i < 32; i += 8) sum += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);
+  return sum;
+}
+
+inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
+inline float rsqrtf(float value) { return 1.0F / std::sqrt(value); }
+using std::max;
+using std::min;
+
+// The launch, with the function's own types.
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  struct Call {
+    void (*kernel)(Parameters...);
+    std::tuple<Parameters...> parameters;
+  } call{kernel, {std::forward<Arguments>(arguments)...}};
+  const auto body = [](void* data) {
+    auto& [function, parameters] = *static_cast<Call*>(data);
+    std::apply(function, parameters);
+  };
+  return emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, body, &call);
+}
