@@ -63,6 +63,12 @@ struct Thread {
   Lanes lanes{};
 };
 
+std::byte* map_memory(size_t bytes) {
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  return static_cast<std::byte*>(memory);
+}
+
 // The running block's shared memory: pieces of one arena with red zones between them, the dynamic one first.
 struct Shared {
   struct Piece {
@@ -70,7 +76,7 @@ struct Shared {
     size_t begin, size;
   };
 
-  alignas(kRedZone) std::byte arena[2 * kMostShared];
+  std::byte* arena = nullptr;
   Piece pieces[16];
   size_t count = 0, used = 0;
 
@@ -91,10 +97,16 @@ struct Shared {
     return arena + begin;
   }
 
-  void clear(size_t dynamic_bytes) {
-    if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(arena, sizeof arena);
-    std::fill_n(arena, sizeof arena, std::byte{0xFF});
-    if (__asan_poison_memory_region != nullptr) __asan_poison_memory_region(arena, sizeof arena);
+  // New memory for each block: what another block did at the same address is no race.
+  void renew(size_t dynamic_bytes) {
+    constexpr size_t bytes = 2 * kMostShared;
+    if (arena != nullptr) {
+      if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(arena, bytes);
+      munmap(arena, bytes);
+    }
+    arena = map_memory(bytes);
+    std::fill_n(arena, bytes, std::byte{0xFF});
+    if (__asan_poison_memory_region != nullptr) __asan_poison_memory_region(arena, bytes);
     count = used = 0;
     add(nullptr, dynamic_bytes);
   }
@@ -103,8 +115,11 @@ struct Shared {
 struct Scheduler {
   Order order = Order::kForward;
   std::mt19937 random;
-  std::vector<std::unique_ptr<Thread>> threads;  // kept from launch to launch
-  unsigned live = 0;                             // threads of the running block
+  // Kept from launch to launch. Blocks take turns at the crews: were it one, TSan would take what a thread did for its
+  // next block as ordered after what it did for the last.
+  std::vector<std::unique_ptr<Thread>> crews[2];
+  unsigned crew = 0;
+  unsigned live = 0;  // threads of the running block
   Thread* current = nullptr;
   context::fcontext_t context = nullptr;  // the scheduler's own
   void* tsan = nullptr;
@@ -115,6 +130,8 @@ struct Scheduler {
   void (*body)(void*) = nullptr;
   void* arguments = nullptr;
   const char* fault = nullptr;
+
+  auto& threads() { return crews[crew]; }
 };
 
 Scheduler scheduler;
@@ -124,18 +141,20 @@ void tsan_switch(void* fiber) {
   if (__tsan_switch_to_fiber != nullptr) __tsan_switch_to_fiber(fiber, no_sync);
 }
 
-// What one of these fibres did so far happens before what another does from now on.
-void order_fibers(const std::vector<void*>& fibers) {
+// What one of the first fibres did so far happens before what one of the second does from now on.
+void order_fibers(const std::vector<void*>& before, const std::vector<void*>& after) {
   if (__tsan_switch_to_fiber == nullptr) return;
   // An object remembers what it ordered before; a new one for each barrier, as long as there are some.
   static char objects[4096];
   static size_t next = 0;
   char* const object = &objects[next++ % sizeof objects];
-  for (const auto step : {__tsan_release, __tsan_acquire}) {
-    for (void* fiber : fibers) {
-      tsan_switch(fiber);
-      step(object);
-    }
+  for (void* fiber : before) {
+    tsan_switch(fiber);
+    __tsan_release(object);
+  }
+  for (void* fiber : after) {
+    tsan_switch(fiber);
+    __tsan_acquire(object);
   }
   tsan_switch(scheduler.tsan);
 }
@@ -178,31 +197,39 @@ void resume(Thread& thread) {
 
 std::unique_ptr<Thread> make_thread() {
   auto thread = std::make_unique<Thread>();
-  void* const stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (stack == MAP_FAILED) throw std::bad_alloc();
-  mprotect(stack, kGuardBytes, PROT_NONE);
-  thread->stack = static_cast<std::byte*>(stack);
+  thread->stack = map_memory(kStackBytes);
+  mprotect(thread->stack, kGuardBytes, PROT_NONE);
   if (__tsan_create_fiber != nullptr) thread->tsan = __tsan_create_fiber(0);
   return thread;
 }
 
-void order_with_scheduler() {
-  std::vector<void*> fibers{scheduler.tsan};
-  for (unsigned i = 0; i < scheduler.live; ++i) fibers.push_back(scheduler.threads[i]->tsan);
-  order_fibers(fibers);
+void order_block_after_launch() {
+  std::vector<void*> fibers;
+  for (const auto& thread : scheduler.threads()) fibers.push_back(thread->tsan);
+  order_fibers({scheduler.tsan}, fibers);
+}
+
+void order_caller_after_grid() {
+  std::vector<void*> fibers;
+  for (const auto& crew : scheduler.crews) {
+    for (const auto& thread : crew) fibers.push_back(thread->tsan);
+  }
+  order_fibers(fibers, {scheduler.tsan});
 }
 
 // After a fault: threads that are still inside the kernel never come back.
 void abandon_threads() {
-  order_with_scheduler();
-  for (const auto& thread : scheduler.threads) {
-    if (__asan_unpoison_memory_region != nullptr) {
-      __asan_unpoison_memory_region(thread->stack + kGuardBytes, kStackBytes - kGuardBytes);
+  order_caller_after_grid();
+  for (auto& crew : scheduler.crews) {
+    for (const auto& thread : crew) {
+      if (__asan_unpoison_memory_region != nullptr) {
+        __asan_unpoison_memory_region(thread->stack + kGuardBytes, kStackBytes - kGuardBytes);
+      }
+      munmap(thread->stack, kStackBytes);
+      if (__tsan_destroy_fiber != nullptr) __tsan_destroy_fiber(thread->tsan);
     }
-    munmap(thread->stack, kStackBytes);
-    if (__tsan_destroy_fiber != nullptr) __tsan_destroy_fiber(thread->tsan);
+    crew.clear();
   }
-  scheduler.threads.clear();
 }
 
 std::string describe(const Thread& thread) {
@@ -228,16 +255,16 @@ std::string describe(const Thread& thread) {
 
 // No thread can go on: either all wait at one barrier, or one waits for a thread that will not come.
 void release_barrier() {
-  const Thread& first = *scheduler.threads.front();
+  const Thread& first = *scheduler.threads().front();
   std::vector<void*> fibers;
   for (unsigned i = 0; i < scheduler.live; ++i) {
-    const Thread& thread = *scheduler.threads[i];
+    const Thread& thread = *scheduler.threads()[i];
     if (thread.state == State::kInWarp) {
       for (unsigned lane = 0; lane < kWarp; ++lane) {
         const unsigned other = i / kWarp * kWarp + lane;
         if ((thread.mask >> lane & 1U) == 0) continue;
         if (other >= scheduler.live) fail(describe(thread) + " whose mask names lanes that the block does not have");
-        const Thread& named = *scheduler.threads[other];
+        const Thread& named = *scheduler.threads()[other];
         if (named.state != State::kInWarp || named.mask != thread.mask || named.place != thread.place) {
           fail("divergent warp operation: " + describe(thread) + " whose mask names thread " + std::to_string(other) +
                ", but " + describe(named));
@@ -249,13 +276,13 @@ void release_barrier() {
     }
     fibers.push_back(thread.tsan);
   }
-  order_fibers(fibers);
-  for (unsigned i = 0; i < scheduler.live; ++i) scheduler.threads[i]->state = State::kReady;
+  order_fibers(fibers, fibers);
+  for (unsigned i = 0; i < scheduler.live; ++i) scheduler.threads()[i]->state = State::kReady;
 }
 
 // Lets a warp go on if all lanes that thread's mask names have come.
 void release_warp(const Thread& thread) {
-  std::unique_ptr<Thread>* const warp = &scheduler.threads[thread.number / kWarp * kWarp];
+  std::unique_ptr<Thread>* const warp = &scheduler.threads()[thread.number / kWarp * kWarp];
   const unsigned count = std::min(kWarp, scheduler.live - thread.number / kWarp * kWarp);
   Lanes lanes{};
   std::vector<void*> fibers;
@@ -267,7 +294,7 @@ void release_warp(const Thread& thread) {
     lanes.value[lane] = other.value;
     fibers.push_back(other.tsan);
   }
-  if (thread.ordered) order_fibers(fibers);
+  if (thread.ordered) order_fibers(fibers, fibers);
   for (unsigned lane = 0; lane < count; ++lane) {
     if ((thread.mask >> lane & 1U) == 0) continue;
     warp[lane]->lanes = lanes;
@@ -284,20 +311,21 @@ std::vector<unsigned> ordered(unsigned count) {
 }
 
 void run_block() {
+  scheduler.crew = 1 - scheduler.crew;
   scheduler.live = blockDim.x * blockDim.y * blockDim.z;
-  while (scheduler.threads.size() < scheduler.live) scheduler.threads.push_back(make_thread());
+  while (scheduler.threads().size() < scheduler.live) scheduler.threads().push_back(make_thread());
   for (unsigned i = 0; i < scheduler.live; ++i) {
-    Thread& thread = *scheduler.threads[i];
+    Thread& thread = *scheduler.threads()[i];
     thread.context = context::make_fcontext(thread.stack + kStackBytes, kStackBytes - kGuardBytes, enter);
     thread.state = State::kReady;
     thread.number = i;
   }
-  order_with_scheduler();
+  order_block_after_launch();
   for (bool all_left = false; !all_left;) {
     bool moved = false;
     all_left = true;
     for (const unsigned i : ordered(scheduler.live)) {
-      Thread& thread = *scheduler.threads[i];
+      Thread& thread = *scheduler.threads()[i];
       if (thread.state == State::kReady) {
         moved = true;
         resume(thread);
@@ -310,7 +338,6 @@ void run_block() {
     }
     if (!moved) release_barrier();
   }
-  order_with_scheduler();
 }
 
 bool launchable(dim3 grid, dim3 block, size_t dynamic_shared_bytes) {
@@ -355,6 +382,12 @@ Lanes exchange(unsigned mask, uint64_t value, bool ordered, Place place) {
   return thread.lanes;
 }
 
+void order_atomic(void* address) {
+  if (__tsan_acquire == nullptr) return;
+  __tsan_acquire(address);
+  __tsan_release(address);
+}
+
 void fault(Place place, const char* message) {
   scheduler.fault = message;
   wait(State::kReady, place);
@@ -369,10 +402,11 @@ cudaError_t launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*bo
   scheduler.arguments = arguments;
   if (__tsan_get_current_fiber != nullptr) scheduler.tsan = __tsan_get_current_fiber();
   for (const unsigned i : ordered(grid.x * grid.y * grid.z)) {
-    scheduler.shared.clear(dynamic_shared_bytes);
+    scheduler.shared.renew(dynamic_shared_bytes);
     blockIdx = {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y};
     run_block();
   }
+  order_caller_after_grid();
   return cudaSuccess;
 }
 

@@ -5,10 +5,12 @@
 // sees is a Fault: a barrier that not all threads reach, or not at the same line; a warp operation whose mask names a
 // lane that has left or waits elsewhere, lacks the caller, or lacks the lane that is read. The rest is for the
 // sanitizers: accesses out of bounds for ASan and UBSan, misaligned ones for UBSan, a missing barrier for TSan, which
-// is told of every fibre and of what each barrier orders (a shuffle orders nothing). Shared memory is filled with 0xFF,
+// is told of every fibre and of what each barrier or atomic operation orders. A shuffle orders nothing, nor does it
+// that one block runs after another: those of a grid may race. Shared memory is filled with 0xFF,
 // a NaN in every type, before each block.
 //
-// Not seen: races between blocks, whether a grid fits a device beyond the limits of launch(), and time.
+// Not seen: a missing __threadfence, races of every other block, whether a grid fits a device beyond the limits of
+// launch(), and time.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -54,6 +56,9 @@ Lanes exchange(unsigned mask, uint64_t value, bool ordered, Place place);
 
 // Of the thread that calls, within its warp.
 unsigned lane();
+
+// What was done before atomic operations on an address so far is seen after this one.
+void order_atomic(void* address);
 
 [[noreturn]] void fault(Place place, const char* message);
 

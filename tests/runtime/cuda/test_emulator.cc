@@ -196,19 +196,19 @@ TEST(Emulator, StaticSharedMemoryThatDoesNotFitBesideTheDynamicOneIsAFault) {
 // ---- Faults that the values show ------------------------------------------------------------------------------------
 
 __global__ void read_what_none_wrote(float* dynamic, float* fixed, __half* halves) {
-  auto& shared = shared_memory<float[kThreads]>();
-  auto* bytes = emulator::dynamic_shared();
-  dynamic[threadIdx.x] = reinterpret_cast<float*>(bytes)[threadIdx.x];
-  fixed[threadIdx.x] = shared[threadIdx.x];
-  halves[threadIdx.x] = reinterpret_cast<__half*>(bytes)[threadIdx.x];
+  const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
+  auto* const bytes = emulator::dynamic_shared();
+  dynamic[index] = reinterpret_cast<float*>(bytes)[threadIdx.x];
+  fixed[index] = shared_memory<float[kThreads]>()[threadIdx.x];
+  halves[index] = reinterpret_cast<__half*>(bytes)[threadIdx.x];
 }
 
 TEST(Emulator, SharedMemoryThatNoneWroteIsNotANumber) {
-  float dynamic[2 * kThreads] = {}, fixed[kThreads] = {};
-  __half halves[kThreads] = {};
-  run(sum_halves, dynamic);  // leaves numbers in shared memory
-  run(read_what_none_wrote, dynamic, fixed, halves);
-  for (unsigned i = 0; i < kThreads; ++i) {
+  std::vector<float> dynamic(2 * kThreads), fixed(2 * kThreads);
+  std::vector<__half> halves(2 * kThreads);
+  run(sum_halves, dynamic.data());  // leaves numbers in shared memory
+  run(read_what_none_wrote, dynamic.data(), fixed.data(), halves.data());
+  for (unsigned i = 0; i < 2 * kThreads; ++i) {
     EXPECT_TRUE(std::isnan(dynamic[i]) && std::isnan(fixed[i]) && std::isnan(__half2float(halves[i]))) << i;
   }
 }
@@ -283,6 +283,31 @@ __global__ void shuffle_in_place_of_a_barrier(float* to) {
   shared[threadIdx.x] = 1.0F;
   const float other = __shfl_xor_sync(0xffffffffU, 1.0F, 1);
   to[threadIdx.x] = shared[threadIdx.x ^ 1U] + other;
+}
+
+__global__ void write_one_address(float* to) {
+  if (threadIdx.x == blockIdx.x) *to = 1.0F;
+}
+
+// Thread 1 of each block writes; thread 0 says so, perhaps too early.
+template <bool kBarrier>
+__global__ void announce(unsigned* counter, float* parts, float* last) {
+  __syncthreads();
+  if (threadIdx.x == 1) parts[blockIdx.x] = 1.0F;
+  if (kBarrier) __syncthreads();
+  if (threadIdx.x == 0 && atomicAdd(counter, 1U) == gridDim.x - 1) *last = parts[0] + parts[1];
+}
+
+TEST(EmulatorDeathTest, TsanFindsARaceOfTwoBlocks) {
+  in_every_order([] {
+    float to = 0.0F, parts[2] = {}, last = 0.0F;
+    unsigned counter = 0;
+    EXPECT_DEATH(run(write_one_address, &to), "data race");
+    run(announce<true>, &counter, parts, &last);
+    EXPECT_EQ(last, 2.0F);
+    counter = 0;
+    EXPECT_DEATH(run(announce<false>, &counter, parts, &last), "data race");
+  });
 }
 
 TEST(EmulatorDeathTest, TsanFindsAMissingBarrier) {
