@@ -6,7 +6,6 @@
 #include <vector_functions.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -61,7 +60,12 @@ Memory& shared_memory(EMULATOR_PLACE) {
   return *reinterpret_cast<Memory*>(emulator::static_shared(&key, sizeof(Memory), place));
 }
 
-inline unsigned atomicAdd(unsigned* to, unsigned value) { return std::exchange(*to, *to + value); }
+inline unsigned atomicAdd(unsigned* to, unsigned value) {
+  emulator::order_atomic(to);
+  const unsigned before = std::exchange(*to, *to + value);
+  emulator::order_atomic(to);
+  return before;
+}
 
 // Four products of signed bytes.
 inline int __dp4a(int a, int b, int sum) {
@@ -69,8 +73,23 @@ inline int __dp4a(int a, int b, int sum) {
   return sum;
 }
 
+// Two products of the 16 bits of a with the lower, or the upper, bytes of b.
+inline unsigned __dp2a_lo(unsigned a, unsigned b, unsigned sum) {
+  return sum + (a & 0xffffU) * (b & 0xffU) + (a >> 16) * (b >> 8 & 0xffU);
+}
+inline unsigned __dp2a_hi(unsigned a, unsigned b, unsigned sum) { return __dp2a_lo(a, b >> 16, sum); }
+
+// Byte i of the result is the one of b:a that hexadecimal digit i of the selector numbers.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  unsigned result = 0;
+  for (unsigned i = 0; i < 32; i += 8) {
+    result |= static_cast<unsigned>(bytes >> (8 * (selector >> (i / 2) & 7U)) & 0xffU) << i;
+  }
+  return result;
+}
+
 inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
-inline float rsqrtf(float value) { return 1.0F / std::sqrt(value); }
 using std::max;
 using std::min;
 
