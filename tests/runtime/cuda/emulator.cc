@@ -43,7 +43,7 @@ namespace {
 namespace context = boost::context::detail;
 
 constexpr size_t kStackBytes = size_t{1} << 18, kGuardBytes = 4096;
-constexpr size_t kMostShared = 48 * 1024, kRedZone = 128;  // the latter also aligns
+constexpr size_t kMostShared = 48 * 1024, kRedZone = 128;
 constexpr unsigned kWarp = 32;
 
 enum class State : uint8_t { kReady, kAtBarrier, kInWarp, kLeft };
@@ -87,9 +87,9 @@ struct Shared {
     return nullptr;
   }
 
-  std::byte* add(const void* key, size_t size) {
-    size_t begin = kRedZone;
-    if (count > 0) begin += (pieces[count - 1].begin + pieces[count - 1].size + kRedZone - 1) / kRedZone * kRedZone;
+  std::byte* add(const void* key, size_t size, size_t alignment) {
+    const size_t end = count > 0 ? pieces[count - 1].begin + pieces[count - 1].size : 0;
+    const size_t begin = (end + kRedZone) / kRedZone * kRedZone + kRedZone + alignment;
     used += size;
     if (used > kMostShared || count == std::size(pieces)) return nullptr;
     pieces[count++] = {key, begin, size};
@@ -108,7 +108,7 @@ struct Shared {
     std::fill_n(arena, bytes, std::byte{0xFF});
     if (__asan_poison_memory_region != nullptr) __asan_poison_memory_region(arena, bytes);
     count = used = 0;
-    add(nullptr, dynamic_bytes);
+    add(nullptr, dynamic_bytes, 16);
   }
 };
 
@@ -361,9 +361,9 @@ void set_order(Order order, unsigned seed) {
 
 std::byte* dynamic_shared() { return scheduler.shared.find(nullptr); }
 
-std::byte* static_shared(const void* key, size_t size, Place place) {
+std::byte* static_shared(const void* key, size_t size, size_t alignment, Place place) {
   std::byte* found = scheduler.shared.find(key);
-  if (found == nullptr) found = scheduler.shared.add(key, size);
+  if (found == nullptr) found = scheduler.shared.add(key, size, alignment);
   if (found == nullptr) fault(place, "the block's shared memory is past 48 KiB, or in too many pieces");
   return found;
 }

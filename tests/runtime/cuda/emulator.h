@@ -40,9 +40,10 @@ struct Place {
   bool operator==(const Place&) const = default;
 };
 
-// The running block's: dynamic, as many bytes as the launch asked for; and static, `size` bytes for each key.
+// The running block's: dynamic, as many bytes as the launch asked for, aligned to 16; and static, `size` bytes for each
+// key. Neither is aligned to more than it must be.
 std::byte* dynamic_shared();
-std::byte* static_shared(const void* key, size_t size, Place place);
+std::byte* static_shared(const void* key, size_t size, size_t alignment, Place place);
 
 void sync_block(Place place);
 

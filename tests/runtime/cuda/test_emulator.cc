@@ -229,6 +229,12 @@ TEST(Emulator, SomeOrderShowsAMissingBarrier) {
 // ---- Faults that the sanitizers find --------------------------------------------------------------------------------
 
 #if defined(__SANITIZE_ADDRESS__)
+__global__ void read_pairs_of_shared_floats(float2* to) {
+  auto& shared = shared_memory<float[kThreads]>();
+  shared[threadIdx.x] = 1.0F;
+  to[threadIdx.x] = *reinterpret_cast<const float2*>(&shared[threadIdx.x / 2 * 2]);
+}
+
 __global__ void write_global(float* to, unsigned at) { to[at + threadIdx.x] = 1.0F; }
 
 __global__ void write_dynamic(unsigned at) {
@@ -274,6 +280,8 @@ TEST(EmulatorDeathTest, UbsanFindsAMisalignedVector) {
   run(copy_vector, from, &to);
   EXPECT_EQ(to.w, 4.0F);
   EXPECT_DEATH(run(copy_vector, from + 1, &to), "misaligned address");
+  float2 pairs[kThreads];
+  EXPECT_DEATH(run(read_pairs_of_shared_floats, pairs), "misaligned address");
 }
 #endif
 

@@ -57,7 +57,7 @@ Value __ldcg(const Value* from) {
 template <class Memory>
 Memory& shared_memory(EMULATOR_PLACE) {
   static constexpr char key = 0;
-  return *reinterpret_cast<Memory*>(emulator::static_shared(&key, sizeof(Memory), place));
+  return *reinterpret_cast<Memory*>(emulator::static_shared(&key, sizeof(Memory), alignof(Memory), place));
 }
 
 inline unsigned atomicAdd(unsigned* to, unsigned value) {
