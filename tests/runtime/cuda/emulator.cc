@@ -6,15 +6,15 @@
 #include <algorithm>
 #include <boost/context/detail/fcontext.hpp>
 #include <cstdlib>
-#include <iterator>
 #include <memory>
-#include <new>
 #include <numeric>
 #include <random>
 #include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "shared_memory.h"
 
 // CUDA's variables; the scheduler sets them for the thread that it lets run.
 uint3 threadIdx, blockIdx;
@@ -24,8 +24,6 @@ dim3 blockDim, gridDim;
 extern "C" {
 [[gnu::weak]] void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, size_t size);
 [[gnu::weak]] void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom, size_t* size);
-[[gnu::weak]] void __asan_poison_memory_region(const volatile void* address, size_t size);
-[[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* address, size_t size);
 [[gnu::weak]] void* __tsan_get_current_fiber();
 [[gnu::weak]] void* __tsan_create_fiber(unsigned flags);
 [[gnu::weak]] void __tsan_destroy_fiber(void* fiber);
@@ -43,7 +41,6 @@ namespace {
 namespace context = boost::context::detail;
 
 constexpr size_t kStackBytes = size_t{1} << 18, kGuardBytes = 4096;
-constexpr size_t kMostShared = 48 * 1024, kRedZone = 128;
 constexpr unsigned kWarp = 32;
 
 enum class State : uint8_t { kReady, kAtBarrier, kInWarp, kLeft };
@@ -63,55 +60,6 @@ struct Thread {
   Lanes lanes{};
 };
 
-std::byte* map_memory(size_t bytes) {
-  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  return static_cast<std::byte*>(memory);
-}
-
-// The running block's shared memory: pieces of one arena with red zones between them, the dynamic one first.
-struct Shared {
-  struct Piece {
-    const void* key;
-    size_t begin, size;
-  };
-
-  std::byte* arena = nullptr;
-  Piece pieces[16];
-  size_t count = 0, used = 0;
-
-  std::byte* find(const void* key) {
-    for (size_t i = 0; i < count; ++i) {
-      if (pieces[i].key == key) return arena + pieces[i].begin;
-    }
-    return nullptr;
-  }
-
-  std::byte* add(const void* key, size_t size, size_t alignment) {
-    const size_t end = count > 0 ? pieces[count - 1].begin + pieces[count - 1].size : 0;
-    const size_t begin = (end + kRedZone) / kRedZone * kRedZone + kRedZone + alignment;
-    used += size;
-    if (used > kMostShared || count == std::size(pieces)) return nullptr;
-    pieces[count++] = {key, begin, size};
-    if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(arena + begin, size);
-    return arena + begin;
-  }
-
-  // New memory for each block: what another block did at the same address is no race.
-  void renew(size_t dynamic_bytes) {
-    constexpr size_t bytes = 2 * kMostShared;
-    if (arena != nullptr) {
-      if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(arena, bytes);
-      munmap(arena, bytes);
-    }
-    arena = map_memory(bytes);
-    std::fill_n(arena, bytes, std::byte{0xFF});
-    if (__asan_poison_memory_region != nullptr) __asan_poison_memory_region(arena, bytes);
-    count = used = 0;
-    add(nullptr, dynamic_bytes, 16);
-  }
-};
-
 struct Scheduler {
   Order order = Order::kForward;
   std::mt19937 random;
@@ -126,7 +74,7 @@ struct Scheduler {
   void* fake_stack = nullptr;
   const void* stack_bottom = nullptr;
   size_t stack_size = 0;
-  Shared shared;
+  SharedMemory shared;
   void (*body)(void*) = nullptr;
   void* arguments = nullptr;
   const char* fault = nullptr;

@@ -15,8 +15,6 @@
 #include "emulator.h"
 
 // To a host compiler CUDA's headers make the other keywords nothing.
-#undef __constant__
-#define __constant__ const
 #define __launch_bounds__(...)
 
 // Of the thread that runs.
