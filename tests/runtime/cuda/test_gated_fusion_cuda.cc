@@ -197,6 +197,14 @@ TYPED_TEST(GatedFusionCuda, OfAnySizeGivesWhatTheCpuKernelGives) {
   }
 }
 
+TYPED_TEST(GatedFusionCuda, OfTheSizeOfAModelGivesWhatTheCpuKernelGives) {
+  for (const int batch : {2, 33}) {
+    Case<TypeParam> fusion(batch, 256, {512, 256, 384});
+    ASSERT_EQ(fusion.run(), cudaSuccess);
+    fusion.check(this->kTolerance);
+  }
+}
+
 TYPED_TEST(GatedFusionCuda, ASecondLaunchNeedsNothingCleared) {
   for (const int batch : {3, 40}) {
     Case<TypeParam> fusion(batch, 24, {40, 9});

@@ -160,6 +160,11 @@ TEST(ImageToTensorCuda, OfEachFormatDownAndUpGivesWhatTheCpuKernelGives) {
   }
 }
 
+TEST(ImageToTensorCuda, OfTheSizeOfACameraGivesWhatTheCpuKernelGives) {
+  compare(make_spec(224, 224), Cameras(make_geometry(MME_IMAGE_NV12, 1280, 720), 1, 0, 0, 8));
+  compare(make_spec(224, 224), Cameras(make_geometry(MME_IMAGE_BGR8, 64, 48), 1, 0, 0, 9));
+}
+
 TEST(ImageToTensorCuda, OfASinglePixelAndToOneGivesWhatTheCpuKernelGives) {
   for (const mme_image_format format : kFormats) {
     SCOPED_TRACE(testing::Message() << "format " << format);
