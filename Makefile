@@ -5,11 +5,12 @@ BUNDLE := build/demo/digits.mme
 CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h' -o -name '*.hpp')
 NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \
           runtime/generate_abi.py CMakeLists.txt pyproject.toml
+CUDA_SOURCES := $(shell find runtime -name '*.cu' -o -name '*.cuh') $(wildcard runtime/src/kernels/*/*_cuda.h)
 KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help setup demo test lint docs test-cpp fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
+.PHONY: help setup demo test lint docs test-cpp test-cuda fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -61,7 +62,7 @@ build/demo/evaluation.json: $(BUNDLE)/manifest.json
 
 # ---- Checks ----------------------------------------------------------------------------------------------------------
 
-test: lint test-cpp test-aarch64 test-python  ## Set up and run every check
+test: lint test-cpp test-cuda test-aarch64 test-python  ## Set up and run every check
 
 lint: build/install.stamp  ## Formatting, types and static analysis
 	$(BIN)/ruff check .
@@ -69,7 +70,7 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	@# The rooms as they are installed: under one name.
 	rm -rf build/types && mkdir -p build/types/mmedge && ln -s $(CURDIR)/mmedge/* $(addprefix $(CURDIR)/,export calibration runtime) build/types/mmedge
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mmedge
-	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES) $(wildcard benchmarks/*.c)
+	$(BIN)/clang-format --dry-run -Werror $(sort $(CPP_SOURCES) $(CUDA_SOURCES)) $(wildcard benchmarks/*.c)
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	$(BIN)/python docs/generate_c_api.py --check
 	$(BIN)/python docs/generate_cli.py --check
@@ -96,6 +97,17 @@ test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain, under ASan an
 	for kind in release asan tsan; do \
 	  cmake --build build/$$kind && $(ENGINE) ctest --test-dir build/$$kind --timeout 300 --output-on-failure || exit 1; \
 	done
+
+# From nothing each time, so that the log has what ptxas says of every kernel.
+build/cuda/ptxas.log: build/install.stamp $(CUDA_SOURCES) CMakeLists.txt runtime/CMakeLists.txt
+	rm -rf build/cuda
+	toolkit=$$(echo $(CURDIR)/.venv/lib/python*/site-packages/nvidia/cu13); \
+	cmake -S . -B build/cuda -G Ninja -DMMEDGE_CUDA=ON -DCMAKE_CUDA_COMPILER=$$toolkit/bin/nvcc \
+	  -DCMAKE_CUDA_FLAGS=-L$$toolkit/lib > build/configure.log
+	cmake --build build/cuda --target mmedge_cuda > $@ || { cat $@; exit 1; }
+
+test-cuda: build/cuda/ptxas.log  ## The CUDA kernels, compiled; test-cpp runs them, emulated
+	$(BIN)/python scripts/cuda_resources.py $< runtime/src/kernels/cuda_resources.md
 
 fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time
 	cmake -S . -B build/fuzz -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=fuzzer-no-link,address,undefined \

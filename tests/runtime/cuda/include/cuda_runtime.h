@@ -1,0 +1,107 @@
+// In place of CUDA's header of this name where a host compiler builds a kernel for the emulator: the language's
+// keywords, variables and functions that the kernels use, and the launch. Types and half come from CUDA's own headers.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <vector_functions.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <tuple>
+#include <utility>
+
+#include "emulator.h"
+
+// To a host compiler CUDA's headers make the other keywords nothing.
+#define __launch_bounds__(...)
+
+// Of the thread that runs.
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+
+// A default argument that says where the call stands.
+#define EMULATOR_PLACE const emulator::Place& place = {__builtin_FILE(), __builtin_LINE()}
+
+inline void __syncthreads(EMULATOR_PLACE) { emulator::sync_block(place); }
+inline void __syncwarp(unsigned mask = 0xffffffffU, EMULATOR_PLACE) { emulator::exchange(mask, 0, true, place); }
+inline void __threadfence() {}
+
+template <class Value>
+Value __shfl_xor_sync(unsigned mask, Value value, int lanes, EMULATOR_PLACE) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  const emulator::Lanes all = emulator::exchange(mask, bits, false, place);
+  const unsigned source = (emulator::lane() ^ static_cast<unsigned>(lanes)) & 31U;
+  if ((mask >> source & 1U) == 0) emulator::fault(place, "a shuffle reads a lane that its mask does not name");
+  std::memcpy(&value, &all.value[source], sizeof value);
+  return value;
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+  const emulator::Lanes all = emulator::exchange(mask, predicate != 0, false, place);
+  unsigned ballot = 0;
+  for (unsigned i = 0; i < 32; ++i) ballot |= (mask >> i & 1U) != 0 && all.value[i] != 0 ? 1U << i : 0U;
+  return ballot;
+}
+
+template <class Value>
+Value __ldcg(const Value* from) {
+  return *from;
+}
+
+// What device.cuh makes of __shared__ under nvcc.
+template <class Memory>
+Memory& shared_memory(EMULATOR_PLACE) {
+  static constexpr char key = 0;
+  return *reinterpret_cast<Memory*>(emulator::static_shared(&key, sizeof(Memory), alignof(Memory), place));
+}
+
+inline unsigned atomicAdd(unsigned* to, unsigned value) {
+  emulator::order_atomic(to);
+  const unsigned before = std::exchange(*to, *to + value);
+  emulator::order_atomic(to);
+  return before;
+}
+
+// Four products of signed bytes.
+inline int __dp4a(int a, int b, int sum) {
+  for (int i = 0; i < 32; i += 8) sum += static_cast<int8_t>(a >> i) * static_cast<int8_t>(b >> i);
+  return sum;
+}
+
+// Two products of the 16 bits of a with the lower, or the upper, bytes of b.
+inline unsigned __dp2a_lo(unsigned a, unsigned b, unsigned sum) {
+  return sum + (a & 0xffffU) * (b & 0xffU) + (a >> 16) * (b >> 8 & 0xffU);
+}
+inline unsigned __dp2a_hi(unsigned a, unsigned b, unsigned sum) { return __dp2a_lo(a, b >> 16, sum); }
+
+// Byte i of the result is the one of b:a that hexadecimal digit i of the selector numbers.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  unsigned result = 0;
+  for (unsigned i = 0; i < 32; i += 8) {
+    result |= static_cast<unsigned>(bytes >> (8 * (selector >> (i / 2) & 7U)) & 0xffU) << i;
+  }
+  return result;
+}
+
+inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
+using std::max;
+using std::min;
+
+// The launch, with the function's own types.
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  struct Call {
+    void (*kernel)(Parameters...);
+    std::tuple<Parameters...> parameters;
+  } call{kernel, {std::forward<Arguments>(arguments)...}};
+  const auto body = [](void* data) {
+    auto& [function, parameters] = *static_cast<Call*>(data);
+    std::apply(function, parameters);
+  };
+  return emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, body, &call);
+}
