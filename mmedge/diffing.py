@@ -9,6 +9,7 @@ import onnx
 from mmedge.calibrating import spread
 from mmedge.calibration.collect import subset_rows
 from mmedge.calibration.divergence import Divergence, Row, find_divergence, write_reproduction
+from mmedge.calibration.graph import with_float_weights
 from mmedge.data.folder import read_split
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument
@@ -54,6 +55,7 @@ def diff_bundles(
 
 
 def _graph(bundle: Path, manifest: Manifest, target: str) -> onnx.ModelProto:
-    """The graph for a target, or the only one."""
+    """The graph for a target, or the only one; of another engine's with weights that a CPU takes as they are."""
     fitting = [graph for graph in manifest.graphs if graph.target.startswith(target)] or manifest.graphs
-    return onnx.load(bundle / fitting[0].path)
+    model = onnx.load(bundle / fitting[0].path)
+    return model if fitting[0].target.startswith("onnxruntime") else with_float_weights(model)
