@@ -17,9 +17,9 @@ accuracy falls with all modalities or on average over their subsets; `p_value` t
 better as for the worse, over all samples and subsets (McNemar's exact test); `pairs`, how many those are; `size_ratio`
 of the graphs' files; `layers_int8` of `layers`. `steps_apart`: by how many steps of TensorRT's grid the tensors that
 both files round differ, on every eleventh of the rows calibrated on, of all subsets: the share of values within one,
-and of the tensor that is furthest off the mean and the most. `naive` is ONNX Runtime's own `quantize_static` of the whole
-graph, QDQ with its default types, on as many rows: its speed-up, its size, and on how many of all it answers as FP32
-does.
+and of the tensor that is furthest off the mean and the most. `naive` is ONNX Runtime's own `quantize_static` of the
+whole graph, QDQ with its default types, on as many rows: its speed-up, its size, and on how many of all it answers as
+FP32 does.
 """
 
 from __future__ import annotations
