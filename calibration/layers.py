@@ -99,6 +99,12 @@ def _layer(index: GraphIndex, node: onnx.NodeProto) -> Layer | None:
     return Layer(node.name, node.input[0], node.input[1], axis, bias, bias_node, relu_node, output)
 
 
+def find_nodes(model: onnx.ModelProto) -> list[str]:
+    """The names of all nodes that can be in integers: tables, layers and fusions."""
+    layers = [layer.name for layer in find_layers(model)]
+    return [*find_tables(model), *layers, *(fusion.name for fusion in find_fusions(model))]
+
+
 def find_sums(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Sum]:
     """The sums of what the convolutions among `layers` give, of what layers take, and of other such sums."""
     index = GraphIndex(model.graph)

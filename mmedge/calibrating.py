@@ -21,9 +21,8 @@ from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
-from mmedge.calibration.fusion import find_fusions
 from mmedge.calibration.half import to_half
-from mmedge.calibration.layers import find_layers, find_tables, tensors_to_range
+from mmedge.calibration.layers import find_nodes, find_tables, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
 from mmedge.data.folder import Sample, read_split
@@ -167,11 +166,7 @@ class _Work:
                 "for TensorRT too"
             )
         self.model = onnx.load(bundle / graph.path)
-        self.layers = [
-            *find_tables(self.model),
-            *(layer.name for layer in find_layers(self.model)),
-            *(fusion.name for fusion in find_fusions(self.model)),
-        ]
+        self.layers = find_nodes(self.model)
         modalities = bundle_predictor(Session(bundle))[1]
         labels = None if self.manifest.task == "embedding" else self.manifest.labels
         rows = read_split(data, settings.calibration_split, modalities, labels)

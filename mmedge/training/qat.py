@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import onnx
 from pydantic import ValidationError
 
 from mmedge.calibrating import GRAPH_FILE, Settings, take_ranges
 from mmedge.calibration.errors import CalibrationError
-from mmedge.calibration.fusion import find_fusions
 from mmedge.calibration.graph import structure_hash, weights_hash
-from mmedge.calibration.layers import find_layers, find_tables
+from mmedge.calibration.layers import find_nodes
 from mmedge.calibration.table import CALIBRATION_FILE, read_calibration
 from mmedge.exporting import write_draft
 from mmedge.models import FusedModel, load_checkpoint
@@ -37,7 +37,7 @@ def qat_recipe(checkpoint: Path, recipe: Recipe | None = None) -> Recipe:
 
     Raises:
         CheckpointError: it has no recipe. RecipeError: `recipe` is of another model (how its inputs are augmented
-            aside), or has fewer bits than INT8's steps need.
+            aside), or is not in fp32, as the roundings are.
     """
     path, output = checkpoint / RECIPE_FILE, Path(f"{checkpoint}-qat")
     try:
@@ -59,12 +59,7 @@ def qat_recipe(checkpoint: Path, recipe: Recipe | None = None) -> Recipe:
             "every_subset": training.every_subset or training.modality_dropout > 0,
         }
         return Recipe.model_validate(values)
-    models = [some.model.model_dump(mode="json") for some in (own, recipe)]
-    for model in models:
-        for part in model["modalities"].values():
-            if part is not None:
-                del part["augment"]
-    changed = differences(*models, "model")
+    changed = differences(_model(own), _model(recipe), "model")
     if changed:
         raise RecipeError(
             f"the recipe is of another model than {checkpoint}: {', '.join(changed)} differ; put the values of its "
@@ -72,9 +67,16 @@ def qat_recipe(checkpoint: Path, recipe: Recipe | None = None) -> Recipe:
         )
     if recipe.training.precision != "fp32":
         raise RecipeError(
-            f"training.precision: found {recipe.training.precision}, too coarse for 127 steps; expected fp32"
+            f"training.precision: found {recipe.training.precision}; expected fp32, whose digits hold 127 steps"
         )
     return recipe.model_copy(update={"output": output})
+
+
+def _model(recipe: Recipe) -> dict[str, Any]:
+    model = recipe.model.model_dump(mode="json")
+    for name in recipe.model.modalities.names:
+        del model["modalities"][name]["augment"]
+    return model
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,8 @@ class QuantizationAware:
             )
         set_up(model, recipe)
         graph = onnx.load(folder / DRAFT / GRAPH_FILE)
-        layers = [entry.name for entry in (*find_layers(graph), *find_fusions(graph))]
         ranges = read_calibration(folder / CALIBRATION_FILE).ranges
-        return model, tuple(fake_quantize(model, graph, ranges, [*layers, *find_tables(graph)]))
+        return model, tuple(fake_quantize(model, graph, ranges, find_nodes(graph)))
 
     def finish(self, output: Path, folder: Path) -> None:
         """Write calibration.json beside the trained model: the ranges it learned with, as those of its own weights.
@@ -124,6 +125,9 @@ class QuantizationAware:
             write_draft(output, Path(draft))
             graph = onnx.load(Path(draft, GRAPH_FILE))
         if structure_hash(graph) != made.origin.graph:
-            raise CalibrationError(f"{output} exports to another graph than {self.checkpoint}; its ranges are lost")
+            raise CalibrationError(
+                f"{output} exports to another graph than {self.checkpoint}, so its ranges cannot be kept; what mmedge "
+                "export makes of it has new ones"
+            )
         made = replace(made, origin=replace(made.origin, weights=weights_hash(graph)))
         (output / CALIBRATION_FILE).write_text(made.to_json(), encoding="utf-8")

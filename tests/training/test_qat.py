@@ -19,8 +19,7 @@ from sklearn.datasets import load_digits
 
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
-from mmedge.calibration.fusion import find_fusions
-from mmedge.calibration.layers import find_layers
+from mmedge.calibration.layers import find_nodes
 from mmedge.calibration.table import read_calibration
 from mmedge.cli import cli
 from mmedge.data.folder import read_split
@@ -203,7 +202,7 @@ def accuracies(checkpoint: Path, data: Path, ranges: Mapping[str, float], folder
     bundle = folder / f"{checkpoint.name}.mme"
     assert invoke("export", checkpoint, "-o", bundle).exit_code == 0
     manifest, model = read_manifest(bundle), onnx.load(bundle / "model.onnx")
-    layers = [entry.name for entry in (*find_layers(model), *find_fusions(model))]
+    layers = find_nodes(model)
     rows = read_split(data, "validation", ["image"], manifest.labels)
     found = []
     for number, graph in enumerate((model, emit_cpu(model, ranges, layers), emit_tensorrt(model, ranges, layers))):
