@@ -140,8 +140,6 @@ def train(
     (evaluation,) = broadcast_object_list(scores)
     if processes.is_main_process:
         _save(model, output, recipe, checkpoints)
-        if qat is not None:
-            qat.finish(output, checkpoints)
         metrics = {
             "steps": len(losses),
             "seconds": round(seconds, 1),
@@ -150,6 +148,8 @@ def train(
             "losses": losses,
         }
         (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        if qat is not None:
+            qat.finish(output, checkpoints)
         shutil.rmtree(checkpoints)
     processes.wait_for_everyone()
     return TrainResult(output, losses, evaluation, seconds, float_layers)
