@@ -53,7 +53,7 @@ def test_two_processes_fine_tune_for_int8_as_one(
     alone = train(qat_recipe(start, read_recipe(recipe)), tmp_path / "one", qat=QuantizationAware(start))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*torchrun, "-m", "mmedge", "train", str(recipe), "--qat", str(start), "-o", str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     # Sums of another order may round to another step.
