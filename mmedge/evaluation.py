@@ -247,7 +247,7 @@ def evaluate(
 
     outcomes: dict[tuple[str, ...], list[Outcome]] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for done, of_sample in enumerate(pool.map(run, samples), start=1):
+        for done, of_sample in enumerate((pool.map if threads > 1 else map)(run, samples), start=1):
             for subset, outcome in of_sample.items():
                 outcomes.setdefault(subset, []).append(outcome)
             if progress:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +53,23 @@ def test_subsets_not_asked_for_are_not_run(scenes: list[Sample]) -> None:
         both = evaluate(answer, scenes, MODALITIES, SIDES, task=task, subsets=[("image", "audio")])  # type: ignore[arg-type]
         assert [subset.modalities for subset in both.subsets] == [("image", "audio")]
         assert both.subsets[0].main == every["image", "audio"].main
+
+
+def test_several_threads_score_as_one_does(scenes: list[Sample]) -> None:
+    used, told = set(), []
+
+    def predict(inputs: Mapping[str, Any]) -> Any:
+        used.add(threading.get_ident())
+        time.sleep(0.001)  # so that no thread is done with all before another begins
+        return answer(inputs)
+
+    one = evaluate(answer, scenes, MODALITIES, SIDES)
+    three = evaluate(predict, scenes, MODALITIES, SIDES, threads=3, progress=lambda done, total: told.append(done))
+    assert len(used) > 1
+    assert three.to_dict() == one.to_dict()
+    assert told == list(range(1, len(scenes) + 1))
+    for first, second in zip(one.subsets, three.subsets, strict=True):
+        assert [entry.sample.line for entry in first.outcomes] == [entry.sample.line for entry in second.outcomes]
 
 
 @pytest.fixture(scope="module")

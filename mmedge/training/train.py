@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from mmedge.calibration.table import CALIBRATION_FILE
 from mmedge.data.folder import Sample
 from mmedge.evaluation import Evaluation, evaluate
 from mmedge.models import FusedModel
@@ -175,7 +176,7 @@ def _save(model: FusedModel, output: Path, recipe: Recipe, checkpoints: Path) ->
         model.save_pretrained(output)
     if (checkpoints / TOKENIZER_FILE).exists():
         shutil.copyfile(checkpoints / TOKENIZER_FILE, output / TOKENIZER_FILE)
-    (output / "calibration.json").unlink(missing_ok=True)  # of other weights
+    (output / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
     record = recipe.model_copy(update={"data": recipe.data.resolve()})
     (output / RECIPE_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
