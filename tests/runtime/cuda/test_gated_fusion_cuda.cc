@@ -1,4 +1,4 @@
-// The CUDA kernel, emulated, judged by the CPU kernel in float32.
+// The CUDA kernel, emulated or on a GPU, judged by the CPU kernel in float32.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "device_memory.h"
 #include "kernels/gated_fusion/gated_fusion.h"
 #include "kernels/gated_fusion/gated_fusion_cuda.h"
 #include "orders.h"
@@ -43,10 +44,8 @@ class Case {
     for (size_t i = features.size(); i < presence_.size(); ++i) presence_[i] = random_() % 4 != 0 ? 5 : 0;
     if (batch == 1) std::fill(presence_.begin(), presence_.end(), uint8_t{1});
     for (size_t m = 0; m < features.size(); ++m) modalities_.push_back(make(m));
-    y_.resize(size(batch) * size(dimension));
-    alpha_.resize(presence_.size());
-    z_.resize(presence_.size() * size(dimension), kNan);
-    tickets_.resize(size((batch + 3) / 4));
+    z_ = DeviceVector<float>(presence_.size() * size(dimension));
+    tickets_ = DeviceVector(std::vector<unsigned>(size((batch + 3) / 4)));
   }
 
   std::vector<uint8_t>& presence() { return presence_; }
@@ -54,24 +53,26 @@ class Case {
   const std::vector<Output>& y() const { return y_; }
 
   cudaError_t run() {
+    std::vector<OnDevice> modalities;
+    for (const Modality<Element>& modality : modalities_) modalities.emplace_back(modality);
     mmedge::CudaFusion<Element> fusion{};
-    for (size_t m = 0; m < modalities_.size(); ++m) {
-      const Modality<Element>& from = modalities_[m];
-      fusion.modalities[m] = {from.x.data(),         from.packed.data(),      from.scale.data(),
-                              from.offset.data(),    from.bias.data(),        from.norm_weight.data(),
-                              from.norm_bias.data(), from.gate_weight.data(), from.gate_bias.data(),
-                              features_[m]};
-    }
+    for (size_t m = 0; m < modalities.size(); ++m) fusion.modalities[m] = modalities[m].describe(features_[m]);
+    const DeviceVector presence(presence_);
+    const DeviceVector<Output> y(size(batch_) * size(dimension_));
+    const DeviceVector<float> alpha(presence_.size());
     fusion.modality_count = static_cast<int>(modalities_.size());
     fusion.batch = batch_;
     fusion.dimension = dimension_;
     fusion.epsilon = kEpsilon;
-    fusion.presence = presence_.data();
-    fusion.y = y_.data();
-    fusion.alpha = alpha_.data();
+    fusion.presence = presence.data();
+    fusion.y = y.data();
+    fusion.alpha = alpha.data();
     fusion.z = z_.data();
     fusion.tickets = tickets_.data();
-    return mmedge::gated_fusion(fusion, nullptr);
+    const cudaError_t error = mmedge::gated_fusion(fusion, nullptr);
+    y_ = y.read();
+    alpha_ = alpha.read();
+    return error;
   }
 
   // `tolerance` is of y where it is about one.
@@ -91,11 +92,33 @@ class Case {
       ASSERT_NEAR(to_float(y_[i]), y[i], tolerance * std::max(1.0F, std::abs(y[i])))
           << "row " << i / size(dimension_) << ", column " << i % size(dimension_);
     }
-    for (const unsigned ticket : tickets_) EXPECT_EQ(ticket, 0U);
+    for (const unsigned ticket : tickets_.read()) EXPECT_EQ(ticket, 0U);
   }
 
  private:
   static constexpr float kEpsilon = 1e-5F;
+
+  struct OnDevice {
+    explicit OnDevice(const Modality<Element>& from)
+        : x(from.x),
+          packed(from.packed),
+          scale(from.scale),
+          bias(from.bias),
+          norm_weight(from.norm_weight),
+          norm_bias(from.norm_bias),
+          gate_weight(from.gate_weight),
+          gate_bias(from.gate_bias),
+          offset(from.offset) {}
+
+    mmedge::CudaFusionModality<Element> describe(int features) const {
+      return {x.data(),           packed.data(),    scale.data(),       offset.data(),    bias.data(),
+              norm_weight.data(), norm_bias.data(), gate_weight.data(), gate_bias.data(), features};
+    }
+
+    DeviceVector<Element> x, packed;
+    DeviceVector<float> scale, bias, norm_weight, norm_bias, gate_weight, gate_bias;
+    DeviceVector<int32_t> offset;
+  };
 
   static size_t size(int count) { return static_cast<size_t>(count); }
 
@@ -161,8 +184,9 @@ class Case {
   std::vector<uint8_t> presence_;
   std::vector<Modality<Element>> modalities_;
   std::vector<Output> y_;
-  std::vector<float> alpha_, z_;
-  std::vector<unsigned> tickets_;
+  std::vector<float> alpha_;
+  DeviceVector<float> z_;
+  DeviceVector<unsigned> tickets_;
 };
 
 template <class Element>

@@ -1,4 +1,4 @@
-// The CUDA kernel, emulated, judged by the CPU kernel.
+// The CUDA kernel, emulated or on a GPU, judged by the CPU kernel.
 #include <gtest/gtest.h>
 
 #include <cstddef>
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "device_memory.h"
 #include "kernels/image_to_tensor/image_to_tensor.h"
 #include "kernels/image_to_tensor/image_to_tensor_cuda.h"
 #include "orders.h"
@@ -28,14 +29,18 @@ class Cameras {
     std::mt19937 random(seed);
     for (size_t i = 0; i < count; ++i) {
       frames_.push_back({geometry, {}, {}});
+      device_.push_back({});
       int planes = 0;
       const auto add = [&](size_t row, size_t rows) {
         const size_t stride = row + slack;
         std::vector<uint8_t> bytes(shift + (rows - 1) * stride + row);
         for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
-        frames_.back().planes[planes] = bytes.data() + shift;
-        frames_.back().strides[planes++] = static_cast<ptrdiff_t>(stride);
+        device_memory_.emplace_back(bytes);
+        device_.back().planes[planes] = device_memory_.back().data() + shift;
+        device_.back().strides[planes] = static_cast<int64_t>(stride);
         memory_.push_back(std::move(bytes));
+        frames_.back().planes[planes] = memory_.back().data() + shift;
+        frames_.back().strides[planes++] = static_cast<ptrdiff_t>(stride);
       };
       switch (geometry.format) {
         case MME_IMAGE_GREY8:
@@ -68,18 +73,13 @@ class Cameras {
 
   const std::vector<mmedge::ImageFrame>& host() const { return frames_; }
 
-  std::vector<mmedge::CudaImageFrame> device() const {
-    std::vector<mmedge::CudaImageFrame> frames;
-    for (const mmedge::ImageFrame& frame : frames_) {
-      frames.push_back({{frame.planes[0], frame.planes[1], frame.planes[2]},
-                        {frame.strides[0], frame.strides[1], frame.strides[2]}});
-    }
-    return frames;
-  }
+  const std::vector<mmedge::CudaImageFrame>& device() const { return device_; }
 
  private:
   std::vector<std::vector<uint8_t>> memory_;
   std::vector<mmedge::ImageFrame> frames_;
+  std::vector<DeviceVector<uint8_t>> device_memory_;
+  std::vector<mmedge::CudaImageFrame> device_;
 };
 
 ImageGeometry make_geometry(mme_image_format format, int width, int height, int rotation = 0, bool mirror = false) {
@@ -135,8 +135,10 @@ void compare(const ImageToTensorSpec& spec, const Cameras& cameras) {
   const auto plan = mmedge::make_cuda_image_plan(spec, cameras.host().front().geometry);
   const size_t bytes = static_cast<size_t>(spec.width) * static_cast<size_t>(spec.height) *
                        static_cast<size_t>(spec.channel_count()) * mmedge::element_size(spec.type);
-  std::vector<std::byte> found(bytes * cameras.host().size());
-  ASSERT_EQ(mmedge::image_to_tensor(plan, plan.tables.data(), cameras.device(), found.data(), nullptr), cudaSuccess);
+  const DeviceVector tables(plan.tables);
+  const DeviceVector<std::byte> tensor(bytes * cameras.host().size());
+  ASSERT_EQ(mmedge::image_to_tensor(plan, tables.data(), cameras.device(), tensor.data(), nullptr), cudaSuccess);
+  const std::vector<std::byte> found = tensor.read();
   mmedge::ImageToTensor kernel(spec);
   for (size_t i = 0; i < cameras.host().size(); ++i) {
     std::vector<std::byte> expected(bytes);

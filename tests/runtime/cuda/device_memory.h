@@ -1,0 +1,61 @@
+// Device memory of the tests: a GPU's, or the emulator's.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+inline void check_cuda(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
+}
+
+// As many elements as were asked for and not a byte more, so that a sanitizer sees an access beyond them.
+template <class Element>
+class DeviceVector {
+ public:
+  DeviceVector() = default;
+  // Every byte 0xFF: a NaN in every floating type.
+  explicit DeviceVector(size_t count) : count_(count) {
+    if (count == 0) return;
+    void* memory = nullptr;
+    check_cuda(cudaMalloc(&memory, bytes()));
+    data_ = static_cast<Element*>(memory);
+    check_cuda(cudaMemset(data_, 0xFF, bytes()));
+  }
+  explicit DeviceVector(const std::vector<Element>& values) : DeviceVector(values.size()) { write(values); }
+  DeviceVector(DeviceVector&& other) noexcept { swap(other); }
+  DeviceVector& operator=(DeviceVector&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  DeviceVector(const DeviceVector&) = delete;
+  DeviceVector& operator=(const DeviceVector&) = delete;
+  ~DeviceVector() { static_cast<void>(cudaFree(data_)); }
+
+  Element* data() const { return data_; }
+  size_t size() const { return count_; }
+
+  // As many values as there are elements.
+  void write(const std::vector<Element>& values) {
+    if (count_ > 0) check_cuda(cudaMemcpy(data_, values.data(), bytes(), cudaMemcpyHostToDevice));
+  }
+  // Waits for what was launched before.
+  std::vector<Element> read() const {
+    std::vector<Element> values(count_);
+    if (count_ > 0) check_cuda(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost));
+    return values;
+  }
+
+ private:
+  size_t bytes() const { return count_ * sizeof(Element); }
+  void swap(DeviceVector& other) {
+    std::swap(data_, other.data_);
+    std::swap(count_, other.count_);
+  }
+
+  Element* data_ = nullptr;
+  size_t count_ = 0;
+};
