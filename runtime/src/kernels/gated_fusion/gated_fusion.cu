@@ -10,13 +10,9 @@ namespace mmedge {
 namespace {
 
 constexpr int kThreads = 256;
-// Of the kernel for few rows: the threads of a column are its slices, which share its features.
-constexpr int kFewTile = 4, kFewColumns = 8, kSlices = kThreads / kFewColumns;
-// Of the other: 16 x 8 threads, twice.
-constexpr int kTileRows = kWarp, kTileColumns = kFusionTileColumns, kRowSums = 4, kColumnSums = 4;
-constexpr int kHalf = kThreads / 2, kRowStep = kTileRows / kRowSums, kColumnStep = kTileColumns / kColumnSums;
-constexpr int kChunk = 8;              // vectors of features in shared memory at a time
-constexpr int kPitch = kTileRows + 1;  // of x there: a warp that writes a column of it meets no bank twice
+constexpr int kTileRows = 4;
+constexpr int kFewColumns = 8, kManyColumns = kFusionTileColumns;  // of a block
+constexpr int kStagedVectors = 128;                                // of features in shared memory at a time
 
 __device__ float to_float(const CudaFusionModality<float>&, int, float sum) { return sum; }
 __device__ float to_float(const CudaFusionModality<__half>&, int, float sum) { return sum; }
@@ -54,58 +50,85 @@ struct Row {
 };
 
 // Steps 2 and 3, of one number.
-template <class Element>
-__device__ float normalize(const CudaFusionModality<Element>& modality, int column, float z, float mean, float scale) {
-  const float n = fmaf((z - mean) * scale, modality.norm_weight[column], modality.norm_bias[column]);
+__device__ float normalize(float z, const Row& row, int modality, float weight, float bias) {
+  const float n = fmaf((z - row.mean[modality]) * row.scale[modality], weight, bias);
   return n < 0.0F ? 0.0F : n;  // a NaN stays one
 }
 
 // Steps 2 to 4 of one row and modality by kLanes lanes; `used` is false where there is none.
 template <int kLanes, class Element>
-__device__ void score(const CudaFusion<Element>& fusion, int m, const float* z, bool used, Row* row) {
+__device__ void score(const CudaFusion<Element>& fusion, int m, const float* z, bool used, Row& row) {
   const auto& modality = fusion.modalities[m];
   const int lane = static_cast<int>(threadIdx.x) % kLanes, columns = used ? fusion.dimension : 0;
   const auto size = static_cast<float>(fusion.dimension);
   float sum = 0.0F, squares = 0.0F, score = 0.0F;
-  for (int i = lane; i < columns; i += kLanes) sum += __ldcg(z + i);
+#pragma unroll 8
+  for (int i = lane; i < columns; i += kLanes) sum += z[i];
   const float mean = sum_lanes<kLanes>(sum) / size;
+#pragma unroll 8
   for (int i = lane; i < columns; i += kLanes) {
-    const float from_mean = __ldcg(z + i) - mean;
+    const float from_mean = z[i] - mean;
     squares = fmaf(from_mean, from_mean, squares);
   }
   const float scale = 1.0F / sqrtf(sum_lanes<kLanes>(squares) / size + fusion.epsilon);
+  if (used && lane == 0) {
+    row.mean[m] = mean;
+    row.scale[m] = scale;
+  }
+  __syncwarp();
+#pragma unroll 4
   for (int i = lane; i < columns; i += kLanes) {
-    score = fmaf(normalize(modality, i, __ldcg(z + i), mean, scale), modality.gate_weight[i], score);
+    const float h = normalize(z[i], row, m, modality.norm_weight[i], modality.norm_bias[i]);
+    score = fmaf(h, modality.gate_weight[i], score);
   }
   score = sum_lanes<kLanes>(score);
-  if (!used || lane != 0) return;
-  row->mean[m] = mean;
-  row->scale[m] = scale;
-  row->alpha[m] = score + *modality.gate_bias;
+  if (used && lane == 0) row.alpha[m] = score + *modality.gate_bias;
 }
 
-// Step 5, of one row.
-__device__ void gate(const uint8_t* presence, int modalities, Row& row, float* alpha) {
+// Step 5, of one row; bit m of `present`: whether it has the modality.
+__device__ void gate(unsigned present, int modalities, Row& row, float* alpha) {
   float most = 0.0F, sum = 0.0F;
   bool any = false;
   for (int m = 0; m < modalities; ++m) {
-    if (presence[m] == 0) continue;
+    if ((present >> m & 1U) == 0) continue;
     most = any ? fmaxf(most, row.alpha[m]) : row.alpha[m];
     any = true;
   }
   for (int m = 0; m < modalities; ++m) {
-    row.alpha[m] = presence[m] != 0 ? expf(row.alpha[m] - most) : 0.0F;
+    row.alpha[m] = (present >> m & 1U) != 0 ? expf(row.alpha[m] - most) : 0.0F;
     sum += row.alpha[m];
   }
   for (int m = 0; m < modalities; ++m) {
-    if (presence[m] != 0) row.alpha[m] /= sum;
+    if ((present >> m & 1U) != 0) row.alpha[m] /= sum;
     if (alpha != nullptr) alpha[m] = row.alpha[m];
   }
 }
 
-// Called by every block when its part of z is written: the last of the `blocks` that share `rows` rows finishes them.
+// Step 6, of a tile of rows; bit r * modalities + m of `present`.
+template <class Element>
+__device__ void mix(const CudaFusion<Element>& fusion, int first, int rows, unsigned present, const Row* shared) {
+  const int modalities = fusion.modality_count;
+  for (int column = static_cast<int>(threadIdx.x); column < fusion.dimension; column += kThreads) {
+    float mixed[kTileRows] = {};
+    for (int m = 0; m < modalities; ++m) {
+      const float weight = fusion.modalities[m].norm_weight[column], bias = fusion.modalities[m].norm_bias[column];
+#pragma unroll
+      for (int r = 0; r < kTileRows; ++r) {
+        if ((present >> (r * modalities + m) & 1U) == 0) continue;
+        const float z = row_of_z(fusion, first + r, m)[column];
+        mixed[r] = fmaf(shared[r].alpha[m], normalize(z, shared[r], m, weight, bias), mixed[r]);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kTileRows; ++r) {
+      if (r < rows) store(fusion.y + static_cast<size_t>(first + r) * fusion.dimension + column, mixed[r]);
+    }
+  }
+}
+
+// Called by every block when its part of z is written: the last of those that share a tile of rows finishes them.
 template <int kLanes, class Element>
-__device__ void finish_rows(const CudaFusion<Element>& fusion, int first, int rows, Row* shared, bool* is_last) {
+__device__ void finish_rows(const CudaFusion<Element>& fusion, int first, Row* shared, bool* is_last) {
   const int thread = static_cast<int>(threadIdx.x), modalities = fusion.modality_count;
   __threadfence();
   __syncthreads();
@@ -118,168 +141,101 @@ __device__ void finish_rows(const CudaFusion<Element>& fusion, int first, int ro
   if (!*is_last) return;
   __threadfence();
 
-  rows = min(rows, fusion.batch - first);
-  const uint8_t* const presence = fusion.presence + static_cast<size_t>(first) * modalities;
-  const int pairs = rows * modalities;
+  const int rows = min(kTileRows, fusion.batch - first), pairs = rows * modalities;
+  const size_t first_pair = static_cast<size_t>(first) * modalities;
+  static_assert(kTileRows * kCudaFusionMostModalities <= kWarp, "a lane for each row and modality");
+  const int lane = thread % kWarp;
+  const unsigned present = __ballot_sync(kWholeWarp, lane < pairs && fusion.presence[first_pair + lane] != 0);
   for (int begin = 0; begin < pairs; begin += kThreads / kLanes) {
     const int pair = begin + thread / kLanes, row = pair / modalities, m = pair % modalities;
-    const bool used = pair < pairs && presence[pair] != 0;
-    score<kLanes>(fusion, m, row_of_z(fusion, first + row, m), used, shared + row);
+    const bool used = pair < pairs && (present >> pair & 1U) != 0;
+    score<kLanes>(fusion, m, row_of_z(fusion, first + row, m), used, shared[row]);
   }
   __syncthreads();
   if (thread < rows) {
-    const size_t at = static_cast<size_t>(thread) * modalities;
-    gate(presence + at, modalities, shared[thread],
-         fusion.alpha == nullptr ? nullptr : fusion.alpha + static_cast<size_t>(first) * modalities + at);
+    gate(present >> (thread * modalities), modalities, shared[thread],
+         fusion.alpha == nullptr ? nullptr : fusion.alpha + first_pair + static_cast<size_t>(thread) * modalities);
   }
   __syncthreads();
-  for (int i = thread; i < rows * fusion.dimension; i += kThreads) {
-    const int row = i / fusion.dimension, column = i % fusion.dimension;
-    float mixed = 0.0F;
-    for (int m = 0; m < modalities; ++m) {
-      if (presence[row * modalities + m] == 0) continue;
-      const float z = __ldcg(row_of_z(fusion, first + row, m) + column);
-      const float h = normalize(fusion.modalities[m], column, z, shared[row].mean[m], shared[row].scale[m]);
-      mixed = fmaf(shared[row].alpha[m], h, mixed);
-    }
-    store(fusion.y + static_cast<size_t>(first) * fusion.dimension + i, mixed);
-  }
+  mix(fusion, first, rows, present, shared);
 }
 
-template <class Element>
-struct FewRowsShared {
-  FusionSum<Element> sums[kThreads / kWarp][kFewTile][kFewColumns];
-  Row rows[kFewTile];
-  bool is_last;
-};
+// Threads whose sums are of different columns, or become so within a warp.
+template <int kColumns>
+constexpr int kPartThreads = kColumns < kWarp ? kWarp : kColumns;
 
-template <class Element>
-__global__ void __launch_bounds__(kThreads) fuse_few_rows(const __grid_constant__ CudaFusion<Element> fusion) {
-  auto& shared = shared_memory<FewRowsShared<Element>>();
-  const auto& modality = fusion.modalities[blockIdx.z];
-  const int thread = static_cast<int>(threadIdx.x), first = static_cast<int>(blockIdx.y) * kFewTile;
-  const int first_column = static_cast<int>(blockIdx.x) * kFewColumns;
-  const unsigned present = find_present(fusion, static_cast<int>(blockIdx.z), first, kFewTile);
-  if (present != 0) {
-    const int columns = padded_columns(fusion.dimension), column = first_column + thread % kFewColumns;
-    const int vectors = divide_up(modality.features, FusionFeatures<Element>::kCount);
-    FusionSum<Element> sums[kFewTile] = {};
-    for (int vector = thread / kFewColumns; vector < vectors; vector += kSlices) {
-      const FusionVector<Element> weight = load_weight(modality, columns, vector, column);
-#pragma unroll
-      for (int r = 0; r < kFewTile; ++r) {
-        if ((present >> r & 1U) != 0) sums[r] = add_products(load_x(modality, first + r, vector), weight, sums[r]);
-      }
-    }
-    for (int r = 0; r < kFewTile; ++r) {
-      for (int lanes = kFewColumns; lanes < kWarp; lanes *= 2) {
-        sums[r] += __shfl_xor_sync(kWholeWarp, sums[r], lanes);
-      }
-      if (thread % kWarp < kFewColumns) shared.sums[thread / kWarp][r][thread % kWarp] = sums[r];
-    }
-    __syncthreads();
-    const int r = thread / kFewColumns, c = thread % kFewColumns;
-    if (r < kFewTile && (present >> r & 1U) != 0) {
-      FusionSum<Element> sum = 0;
-      for (const auto& part : shared.sums) sum += part[r][c];
-      store_z(fusion, first + r, first_column + c, sum);
-    }
-  }
-  finish_rows<kWarp>(fusion, first, kFewTile, shared.rows, &shared.is_last);
-}
-
-template <class Element>
-struct TileShared {
+template <class Element, int kColumns>
+struct Shared {
   union {
-    struct {
-      FusionVector<Element> weight[kChunk][kTileColumns], x[kChunk][kPitch];
-    };
-    FusionSum<Element> sums[kRowSums * kColumnSums][kHalf];  // of the second half
+    FusionVector<Element> x[kTileRows][kStagedVectors];
+    FusionSum<Element> sums[kThreads / kPartThreads<kColumns>][kTileRows][kColumns];
   };
   Row rows[kTileRows];
   bool is_last;
 };
 
-// The sums of one tile, in the block's first half; to be called by all of it.
-template <class Element>
-__device__ void multiply_tile(const CudaFusion<Element>& fusion, int first, unsigned present,
-                              TileShared<Element>& shared, FusionSum<Element> (&sums)[kRowSums][kColumnSums]) {
+// z of one modality for a tile of rows and kColumns columns; the threads of a column are its slices.
+template <int kColumns, class Element>
+__device__ void multiply(const CudaFusion<Element>& fusion, int first, unsigned present,
+                         Shared<Element, kColumns>& shared) {
+  constexpr int slices = kThreads / kColumns, part_threads = kPartThreads<kColumns>;
+  constexpr bool staged = kColumns > kFewColumns;
   const auto& modality = fusion.modalities[blockIdx.z];
-  const int thread = static_cast<int>(threadIdx.x), half = thread / kHalf;
-  const int column = thread % kColumnStep, row = thread % kHalf / kColumnStep;
-  const int columns = padded_columns(fusion.dimension), first_column = static_cast<int>(blockIdx.x) * kTileColumns;
+  const int thread = static_cast<int>(threadIdx.x), first_column = static_cast<int>(blockIdx.x) * kColumns;
+  const int columns = padded_columns(fusion.dimension), column = first_column + thread % kColumns;
   const int vectors = divide_up(modality.features, FusionFeatures<Element>::kCount);
 
-  constexpr int weights = kChunk * kTileColumns / kThreads;
-  static_assert(kChunk * kTileRows == kThreads, "a thread loads one vector of x");
-  FusionVector<Element> next_weight[weights], next_x;
-  const auto load = [&](int chunk) {
+  FusionSum<Element> sums[kTileRows] = {};
+  if constexpr (staged) {
+    for (int chunk = 0; chunk < vectors; chunk += kStagedVectors) {
+      const int here = min(kStagedVectors, vectors - chunk);
+      __syncthreads();
+      for (int i = thread; i < kTileRows * kStagedVectors; i += kThreads) {
+        const int r = i / kStagedVectors, vector = i % kStagedVectors;
+        const bool read = vector < here && (present >> r & 1U) != 0;
+        shared.x[r][vector] = read ? load_x(modality, first + r, chunk + vector) : FusionVector<Element>{};
+      }
+      __syncthreads();
+#pragma unroll 4
+      for (int vector = thread / kColumns; vector < here; vector += slices) {
+        const FusionVector<Element> weight = load_weight(modality, columns, chunk + vector, column);
 #pragma unroll
-    for (int i = 0; i < weights; ++i) {
-      const int at = thread + i * kThreads, vector = chunk + at / kTileColumns;
-      next_weight[i] = vector < vectors ? load_weight(modality, columns, vector, first_column + at % kTileColumns)
-                                        : FusionVector<Element>{};
+        for (int r = 0; r < kTileRows; ++r) sums[r] = add_products(shared.x[r][vector], weight, sums[r]);
+      }
     }
-    const int vector = chunk + thread % kChunk, x_row = thread / kChunk;
-    next_x = vector < vectors && (present >> x_row & 1U) != 0 ? load_x(modality, first + x_row, vector)
-                                                              : FusionVector<Element>{};
-  };
-  load(0);
-  for (int chunk = 0; chunk < vectors; chunk += kChunk) {
     __syncthreads();
+  } else {
+    for (int vector = thread / kColumns; vector < vectors; vector += slices) {
+      const FusionVector<Element> weight = load_weight(modality, columns, vector, column);
 #pragma unroll
-    for (int i = 0; i < weights; ++i) {
-      const int at = thread + i * kThreads;
-      shared.weight[at / kTileColumns][at % kTileColumns] = next_weight[i];
-    }
-    shared.x[thread % kChunk][thread / kChunk] = next_x;
-    __syncthreads();
-    if (chunk + kChunk < vectors) load(chunk + kChunk);
-#pragma unroll
-    for (int k = 0; k < kChunk / 2; ++k) {
-      const int vector = half * (kChunk / 2) + k;
-      FusionVector<Element> weight[kColumnSums];
-#pragma unroll
-      for (int j = 0; j < kColumnSums; ++j) weight[j] = shared.weight[vector][column + j * kColumnStep];
-#pragma unroll
-      for (int i = 0; i < kRowSums; ++i) {
-        const FusionVector<Element> x = shared.x[vector][row + i * kRowStep];
-#pragma unroll
-        for (int j = 0; j < kColumnSums; ++j) sums[i][j] = add_products(x, weight[j], sums[i][j]);
+      for (int r = 0; r < kTileRows; ++r) {
+        if ((present >> r & 1U) != 0) sums[r] = add_products(load_x(modality, first + r, vector), weight, sums[r]);
       }
     }
   }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kRowSums * kColumnSums; ++i) {
-    if (half == 1) shared.sums[i][thread - kHalf] = sums[i / kColumnSums][i % kColumnSums];
+
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int lanes = kColumns; lanes < kWarp; lanes *= 2) sums[r] += __shfl_xor_sync(kWholeWarp, sums[r], lanes);
+    const int at = thread % part_threads;
+    if (at < kColumns) shared.sums[thread / part_threads][r][at] = sums[r];
   }
   __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kRowSums * kColumnSums; ++i) {
-    if (half == 0) sums[i / kColumnSums][i % kColumnSums] += shared.sums[i][thread];
+  for (int i = thread; i < kTileRows * kColumns; i += kThreads) {
+    const int r = i / kColumns, c = i % kColumns;
+    if ((present >> r & 1U) == 0) continue;
+    FusionSum<Element> sum = 0;
+    for (const auto& part : shared.sums) sum += part[r][c];
+    store_z(fusion, first + r, first_column + c, sum);
   }
 }
 
-// Two blocks an SM: the compiler would squeeze in a third and spill for it.
-template <class Element>
-__global__ void __launch_bounds__(kThreads, 2) fuse_tiles(const __grid_constant__ CudaFusion<Element> fusion) {
-  auto& shared = shared_memory<TileShared<Element>>();
-  const int thread = static_cast<int>(threadIdx.x), first = static_cast<int>(blockIdx.y) * kTileRows;
+template <class Element, int kColumns>
+__global__ void __launch_bounds__(kThreads) fuse_rows(const __grid_constant__ CudaFusion<Element> fusion) {
+  auto& shared = shared_memory<Shared<Element, kColumns>>();
+  const int first = static_cast<int>(blockIdx.y) * kTileRows;
   const unsigned present = find_present(fusion, static_cast<int>(blockIdx.z), first, kTileRows);
-  if (present != 0) {
-    FusionSum<Element> sums[kRowSums][kColumnSums] = {};
-    multiply_tile(fusion, first, present, shared, sums);
-    const int row = thread / kColumnStep;
-    const int column = static_cast<int>(blockIdx.x) * kTileColumns + thread % kColumnStep;
-    for (int i = 0; thread < kHalf && i < kRowSums; ++i) {
-      if ((present >> (row + i * kRowStep) & 1U) == 0) continue;
-      for (int j = 0; j < kColumnSums; ++j) {
-        store_z(fusion, first + row + i * kRowStep, column + j * kColumnStep, sums[i][j]);
-      }
-    }
-  }
-  finish_rows<8>(fusion, first, kTileRows, shared.rows, &shared.is_last);
+  if (present != 0) multiply<kColumns>(fusion, first, present, shared);
+  finish_rows<kColumns == kFewColumns ? kWarp : kWarp / 2>(fusion, first, shared.rows, &shared.is_last);
 }
 
 template <class Element>
@@ -320,11 +276,11 @@ cudaError_t gated_fusion(const CudaFusion<Element>& fusion, cudaStream_t stream)
   if (fusion.batch == 0) return cudaSuccess;
   const bool few = fusion.batch <= kCudaFusionFewRows;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(divide_up(fusion.dimension, few ? kFewColumns : kTileColumns),
-                        divide_up(fusion.batch, few ? kFewTile : kTileRows), fusion.modality_count);
+  config.gridDim = dim3(divide_up(fusion.dimension, few ? kFewColumns : kManyColumns),
+                        divide_up(fusion.batch, kTileRows), fusion.modality_count);
   config.blockDim = dim3(kThreads);
   config.stream = stream;
-  return cudaLaunchKernelEx(&config, few ? fuse_few_rows<Element> : fuse_tiles<Element>, fusion);
+  return cudaLaunchKernelEx(&config, few ? fuse_rows<Element, kFewColumns> : fuse_rows<Element, kManyColumns>, fusion);
 }
 
 template size_t packed_cuda_fusion_weight_size<float>(int, int);

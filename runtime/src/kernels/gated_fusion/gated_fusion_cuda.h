@@ -15,12 +15,11 @@
 // 3.35 TB/s of an H100's memory, 5.8 us at the 205 GB/s of an Orin's, less where they stay in L2. Batch 256: 151 M
 // operations, 2.3 us at the H100's 67 TFLOP/s, 28 us at the Orin's 5.3.
 //
-// Launch: a block computes z of one modality for a tile of rows and columns of z, so that at batch 1 the 768 dot
-// products spread over 96 blocks. Up to kCudaFusionFewRows rows: 8 columns a block, each the work of 32 threads that
-// share its features; a weight is used as it is read, for 4 rows. More rows: 32 x 64 tiles through shared memory, 4 x 4
-// sums a thread, features halved between the block's two halves; what a step reads next is fetched during the one
-// before. Whichever block finishes a tile of rows last (an atomic counter says so) norms, gates and sums these rows: z
-// goes through L2, and no second launch is waited for.
+// Launch: a block computes z of one modality for four rows and some columns of z. Up to kCudaFusionFewRows rows: 8
+// columns a block, so that at batch 1 the 768 dot products spread over 96 blocks; each is the work of 32 threads that
+// share its features. More rows: 64 columns, and the features of the four rows in shared memory. Either way a weight is
+// used as it is read, for all four rows. Whichever block finishes a tile of rows last (an atomic counter says so)
+// norms, gates and sums these rows: z goes through L2, and no second launch is waited for.
 #pragma once
 
 #include <cuda_fp16.h>

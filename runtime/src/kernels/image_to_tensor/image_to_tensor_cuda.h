@@ -6,15 +6,15 @@
 // instructions, to the bit.
 //
 // Roofline, 16 frames of NV12 1920x1080 to 3x224x224 float32: reads 49.8 MB and writes 9.6 MB, 18 us at the 3.35 TB/s
-// of an H100's memory and 0.29 ms at the 205 GB/s of an Orin's. By rows each byte goes into two outputs: of four
-// columns and two rows two byte permutations and four dot products of two make one pair of taps, 2 operations a byte
-// and output or 0.2 G in all; by columns 0.03 G multiply-adds.
+// of an H100's memory and 0.29 ms at the 205 GB/s of an Orin's. By rows each byte goes into two outputs: of 16 columns
+// and two rows eight byte permutations and 16 dot products of two make one pair of taps, 0.2 G operations in all. By
+// columns a pair of taps is two dot products, of the low and of the high bytes of its weights: 0.03 G.
 //
-// Launch: a warp makes 32 neighbouring pixels of one output row, alone: it resizes the rows of a chunk of bytes, four
-// neighbours a lane, into its own piece of shared memory, then each lane resizes the columns of its pixel there, for as
-// many chunks as the taps of 32 pixels span. Neighbouring output rows share half their source rows: the eight warps of
-// a block have eight of them, so most of what is read twice comes from L1. Tables of taps are in global memory, read
-// by a whole warp at one address (rows) or at 32 neighbouring ones (columns).
+// Launch: a warp makes a tile of one output row, alone: it resizes the rows of a chunk of bytes, 16 neighbours a lane,
+// into its own piece of shared memory, channels apart, then each lane resizes the columns of its pixels there. A tile
+// is as wide as one chunk allows, unless the taps of few pixels span more. Neighbouring output rows share half their
+// source rows: the eight warps of a block have eight of them, so most of what is read twice comes from L1. Tables of
+// taps are in global memory, read by a whole warp at one address (rows) or at 32 neighbouring ones (columns).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -35,36 +35,44 @@ struct CudaImageFrame {
   int64_t strides[3];
 };
 
+constexpr int kCudaImageTileColumns = 64;  // the most output pixels of a warp
+constexpr int kCudaImageChunk = 512;       // the most bytes of a row that a warp resizes at a time
+
 // Of one channel of a plane. Like all that ends in "table", where in CudaImagePlan::tables.
 struct CudaImageChannel {
-  int pixel_bytes, first_byte;   // its samples lie at first_byte, first_byte + pixel_bytes, ...
-  int first_table, count_table;  // [columns]: the first sample, and how many
-  int weight_table;              // [most samples][columns]
+  int part;          // its samples are among the bytes part, part + interleaved, ... of a row
+  int pairs;         // of those bytes, for each output column
+  int first_table;   // [columns]: the first pair
+  int weight_table;  // [pairs][columns]: the low bytes of both weights, then the high ones
 };
 
 struct CudaImagePlane {
   int plane, channels;
+  int interleaved;                   // parts of a row, its bytes dealt to them in turn
+  int chunk, part_pairs;             // bytes; pairs of them in each part
   int row_bytes, height;             // readable
   int shift;                         // from sums of the row pass to 1/128 level
   int pairs;                         // of rows, the most of any output row
   int first_row_table, pairs_table;  // [rows]: the first row, and how many pairs from there
   int weight_table;                  // [rows][pairs]: two 16-bit weights each
-  int begin_table, end_table;        // [column tiles]: the bytes that a warp's pixels need, the first a multiple of 4
+  int begin_table, chunks_table;     // [column tiles]: the first pair of a part that a tile needs, and its chunks
   CudaImageChannel channel[3];
 };
 
 // What the kernel is told, but for the tables.
 struct CudaImageKernel {
   CudaImagePlane planes[3];
-  int plane_count, inputs;
-  // The output in the frame's orientation, the resized picture within it, and how it is turned upright.
+  int plane_count;
+  int tile_columns;
+  // The output in the frame's orientation, and the resized picture within it.
   int full_columns, full_rows, columns, rows, left, top;
-  bool turned, flip_columns, flip_rows;
-  int width, height, channels;  // of the output, upright
-  ImageLayout layout;
+  // Where pixel (row, column) of that lies in the tensor: element origin + row * row_step + column * column_step.
+  int origin, row_step, column_step;
+  int tensor_size;  // elements
   ElementType type;
   int zero_point;
-  int order[3];
+  int channels;
+  int channel_offset[3];  // from a pixel's element to that of output c
   float factor[3][3], offset[3], least[3], most[3], pad[3];
 };
 

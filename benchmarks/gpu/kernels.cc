@@ -1,0 +1,79 @@
+// The CUDA kernels as C functions for device_kernels.py. Pointers are to device memory unless said otherwise; each returns a
+// cudaError_t.
+#include <cstdint>
+#include <vector>
+
+#include "kernels/gated_fusion/gated_fusion_cuda.h"
+#include "kernels/image_to_tensor/image_to_tensor_cuda.h"
+
+namespace {
+
+template <class Element>
+void pack(const void* weight, int dimension, int features, void* packed) {
+  mmedge::pack_cuda_fusion_weight(static_cast<const Element*>(weight), dimension, features,
+                                  static_cast<Element*>(packed));
+}
+
+template <class Element>
+int fuse(const void* fusion, void* stream) {
+  return mmedge::gated_fusion(*static_cast<const mmedge::CudaFusion<Element>*>(fusion),
+                              static_cast<cudaStream_t>(stream));
+}
+
+}  // namespace
+
+extern "C" {
+
+// `element`: 0 float32, 1 float16, 2 int8. `weight` and `packed` are on the host.
+size_t bench_packed_size(int element, int dimension, int features) {
+  if (element == 0) return mmedge::packed_cuda_fusion_weight_size<float>(dimension, features);
+  if (element == 1) return mmedge::packed_cuda_fusion_weight_size<__half>(dimension, features);
+  return mmedge::packed_cuda_fusion_weight_size<int8_t>(dimension, features);
+}
+
+void bench_pack(int element, const void* weight, int dimension, int features, void* packed) {
+  (element == 0 ? pack<float> : element == 1 ? pack<__half> : pack<int8_t>)(weight, dimension, features, packed);
+}
+
+// `fusion`: a CudaFusion, laid out the same for each element.
+int bench_gated_fusion(int element, const void* fusion, void* stream) {
+  return (element == 0 ? fuse<float> : element == 1 ? fuse<__half> : fuse<int8_t>)(fusion, stream);
+}
+
+// Of NV12 frames, to planar float32 (element 0) or float16 (1). Freed by nobody: a benchmark makes a few.
+mmedge::CudaImagePlan* bench_image_plan(int frame_width, int frame_height, int width, int height, int element) {
+  mmedge::ImageToTensorSpec spec;
+  spec.width = width;
+  spec.height = height;
+  spec.antialias = true;
+  spec.type = element == 0 ? mmedge::ElementType::kFloat32 : mmedge::ElementType::kFloat16;
+  spec.mean = {0.485F, 0.456F, 0.406F};
+  spec.stddev = {0.229F, 0.224F, 0.225F};
+  mmedge::ImageGeometry geometry{};
+  geometry.format = MME_IMAGE_NV12;
+  geometry.width = geometry.region_width = frame_width;
+  geometry.height = geometry.region_height = frame_height;
+  geometry.color_matrix = MME_COLOR_BT709;
+  geometry.color_range = MME_COLOR_LIMITED;
+  return new mmedge::CudaImagePlan(mmedge::make_cuda_image_plan(spec, geometry));
+}
+
+// The plan's tables, on the host.
+const int32_t* bench_image_tables(const mmedge::CudaImagePlan* plan, size_t* count) {
+  *count = plan->tables.size();
+  return plan->tables.data();
+}
+
+// Frames one after the other, without gaps, luma before chroma.
+int bench_image_to_tensor(const mmedge::CudaImagePlan* plan, const int32_t* tables, const uint8_t* frames, int count,
+                          int frame_width, int frame_height, void* tensor, void* stream) {
+  const int64_t luma = int64_t{frame_width} * frame_height;
+  std::vector<mmedge::CudaImageFrame> cameras;
+  for (int i = 0; i < count; ++i) {
+    const uint8_t* const frame = frames + i * (luma * 3 / 2);
+    cameras.push_back({{frame, frame + luma, nullptr}, {frame_width, frame_width, 0}});
+  }
+  return mmedge::image_to_tensor(*plan, tables, cameras, tensor, static_cast<cudaStream_t>(stream));
+}
+
+}  // extern "C"
