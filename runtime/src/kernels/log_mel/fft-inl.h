@@ -9,8 +9,9 @@
 #include <hwy/highway.h>
 
 #include <cstddef>
-#include <numbers>
 #include <utility>
+
+#include "kernels/log_mel/roots.h"
 
 #if defined(MMEDGE_FFT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MMEDGE_FFT_INL_H_
@@ -26,22 +27,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace mmedge::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// exp(2 pi i k / n), made by the compiler: the Taylor series in double, exact to a float's rounding.
-struct Root {
-  double re, im;
-};
-constexpr Root root(ptrdiff_t k, ptrdiff_t n) {
-  const double angle = 2.0 * std::numbers::pi * static_cast<double>(k) / static_cast<double>(n);
-  Root result{0.0, 0.0};
-  double term = 1.0;
-  for (int i = 0; i < 40; ++i) {
-    const double sign = i % 4 < 2 ? 1.0 : -1.0;
-    (i % 2 == 0 ? result.re : result.im) += sign * term;
-    term *= angle / (i + 1);
-  }
-  return result;
-}
 
 // body(0), body(1), ... with the index as a constant.
 template <class Body, size_t... I>

@@ -7,29 +7,6 @@
 namespace mmedge {
 namespace {
 
-constexpr double kSlaneyBreakHz = 1000.0;
-constexpr double kSlaneyHzPerMel = 200.0 / 3.0;
-constexpr double kSlaneyBreakMel = kSlaneyBreakHz / kSlaneyHzPerMel;
-const double kSlaneyLogStep = std::log(6.4) / 27.0;
-
-double hz_to_mel(double hz, MelScale scale) {
-  if (scale == MelScale::kHtk) return 2595.0 * std::log10(1.0 + hz / 700.0);
-  if (hz < kSlaneyBreakHz) return hz / kSlaneyHzPerMel;
-  return kSlaneyBreakMel + std::log(hz / kSlaneyBreakHz) / kSlaneyLogStep;
-}
-
-double mel_to_hz(double mel, MelScale scale) {
-  if (scale == MelScale::kHtk) return 700.0 * (std::pow(10.0, mel / 2595.0) - 1.0);
-  if (mel < kSlaneyBreakMel) return mel * kSlaneyHzPerMel;
-  return kSlaneyBreakHz * std::exp((mel - kSlaneyBreakMel) * kSlaneyLogStep);
-}
-
-// What a natural logarithm is multiplied by.
-double log_scale(LogBase log) {
-  if (log == LogBase::kNatural) return 1.0;
-  return (log == LogBase::kDecibel ? 10.0 : 1.0) / std::numbers::ln10;
-}
-
 void subtract_and_divide(std::span<float> values, float mean, float deviation) {
   for (float& value : values) value = (value - mean) / deviation;
 }
@@ -61,14 +38,12 @@ LogMel::LogMel(const LogMelSpec& spec) : spec_(spec) {
   plan_.n_mels = static_cast<size_t>(spec.n_mels);
   plan_.power = spec.power;
   plan_.floor = static_cast<float>(spec.floor);
-  plan_.log_scale = static_cast<float>(log_scale(spec.log));
+  plan_.log_scale = static_cast<float>(spec.log_scale());
   plan_.window = zeros(n_fft);
-  const size_t lead = static_cast<size_t>(spec.n_fft - spec.win_length) / 2;
-  for (int i = 0; i < spec.win_length; ++i) {
-    const double phase = 2.0 * std::numbers::pi * i / spec.win_length;
-    plan_.window[lead + static_cast<size_t>(i)] = static_cast<float>(0.5 - 0.5 * std::cos(phase));
-  }
-  make_bands();
+  const std::vector<float> window = make_window(spec);
+  std::copy(window.begin(), window.end(), plan_.window.get());
+  plan_.mel = make_mel_bands(spec);
+  make_quads();
   plan_.spectrum = zeros((n_fft / 2 + 3) * kMostLanes);
   plan_.columns = zeros(kMostLanes * plan_.n_mels + kMostLanes);
   column_.resize(plan_.n_mels + kMostLanes);
@@ -79,27 +54,7 @@ LogMel::LogMel(const LogMelSpec& spec) : spec_(spec) {
     frame_.resize(n_fft);
     packed_bins_.resize(n_fft / 2);
   }
-  if (spec.n_mfcc > 0) make_cepstrum();
-}
-
-void LogMel::make_bands() {
-  const double low = hz_to_mel(spec_.f_min, spec_.mel_scale);
-  const double high = hz_to_mel(spec_.f_max, spec_.mel_scale);
-  const auto edge = [&](int i) { return mel_to_hz(low + (high - low) * i / (spec_.n_mels + 1), spec_.mel_scale); };
-  for (int m = 0; m < spec_.n_mels; ++m) {
-    const double left = edge(m), centre = edge(m + 1), right = edge(m + 2);
-    const double gain = spec_.mel_norm == MelNorm::kSlaney ? 2.0 / (right - left) : 1.0;
-    MelBand band{0, 0, plan_.weights.size()};
-    for (size_t bin = 0; bin <= plan_.n_fft / 2; ++bin) {
-      const double hz = static_cast<double>(bin) * spec_.sample_rate / spec_.n_fft;
-      const double weight = std::min((hz - left) / (centre - left), (right - hz) / (right - centre));
-      if (weight <= 0.0) continue;
-      if (band.width++ == 0) band.first = bin;
-      plan_.weights.push_back(static_cast<float>(weight * gain));
-    }
-    plan_.bands.push_back(band);
-  }
-  make_quads();
+  cepstrum_ = make_cepstrum(spec);
 }
 
 void LogMel::make_quads() {
@@ -107,8 +62,8 @@ void LogMel::make_quads() {
   for (size_t m = 0; m < (plan_.n_mels + kMostLanes - 1) / kMostLanes * kMostLanes; m += 4) {
     MelQuad quad{{}, 0, count};
     for (size_t b = m; b < std::min(m + 4, plan_.n_mels); ++b) {
-      quad.first[b - m] = plan_.bands[b].first;
-      quad.width = std::max(quad.width, plan_.bands[b].width);
+      quad.first[b - m] = plan_.mel.bands[b].first;
+      quad.width = std::max(quad.width, plan_.mel.bands[b].width);
     }
     count += (quad.width + 3) / 4 * 16;
     plan_.quads.push_back(quad);
@@ -116,8 +71,8 @@ void LogMel::make_quads() {
   plan_.quad_weights = zeros(count);
   for (size_t m = 0; m < plan_.n_mels; ++m) {
     float* weights = plan_.quad_weights.get() + plan_.quads[m / 4].weights + m % 4 * 4;
-    for (size_t i = 0; i < plan_.bands[m].width; ++i) {
-      weights[i / 4 * 16 + i % 4] = plan_.weights[plan_.bands[m].weights + i];
+    for (size_t i = 0; i < plan_.mel.bands[m].width; ++i) {
+      weights[i / 4 * 16 + i % 4] = plan_.mel.weights[plan_.mel.bands[m].weights + i];
     }
   }
 }
@@ -143,32 +98,6 @@ void LogMel::make_fft() {
   for (size_t n = 0; n < plan_.n_fft; ++n) {
     plan_.turned_offset.push_back(n % plan_.hop * plan_.turned_width + n / plan_.hop);
   }
-}
-
-void LogMel::make_cepstrum() {
-  const auto inner = static_cast<double>(spec_.n_mels);
-  for (int n = 0; n < spec_.n_mfcc; ++n) {
-    const double lift =
-        spec_.lifter > 0.0 ? 1.0 + spec_.lifter / 2.0 * std::sin(std::numbers::pi * (n + 1) / spec_.lifter) : 1.0;
-    const double gain = lift * std::sqrt((n == 0 ? 1.0 : 2.0) / inner);
-    for (int m = 0; m < spec_.n_mels; ++m) {
-      cepstrum_.push_back(static_cast<float>(gain * std::cos(std::numbers::pi * n * (m + 0.5) / inner)));
-    }
-  }
-}
-
-size_t LogMel::least_samples() const {
-  const auto half = static_cast<size_t>(spec_.n_fft) / 2;
-  if (!spec_.center) return static_cast<size_t>(spec_.n_fft);
-  const size_t for_frames = spec_.drop_last ? static_cast<size_t>(spec_.hop_length) : 1;
-  return std::max(for_frames, spec_.padding == Padding::kReflect ? half + 1 : 1);
-}
-
-size_t LogMel::frame_count(size_t samples) const {
-  if (samples < least_samples()) return 0;
-  const auto hop = static_cast<size_t>(spec_.hop_length);
-  if (!spec_.center) return 1 + (samples - static_cast<size_t>(spec_.n_fft)) / hop;
-  return samples / hop + (spec_.drop_last ? 0 : 1);
 }
 
 const char* LogMel::whole_clip_step() const {
@@ -229,8 +158,7 @@ void LogMel::columns(const float* samples, size_t count, float* output) {
 void LogMel::finish(float* log_mel, size_t frames, float* output) {
   const std::span<float> bands(log_mel, plan_.n_mels * frames);
   if (spec_.dynamic_range_db > 0.0 && frames > 0) {
-    const double range = spec_.dynamic_range_db * std::numbers::ln10 / 10.0 * log_scale(spec_.log);
-    const float least = *std::max_element(bands.begin(), bands.end()) - static_cast<float>(range);
+    const float least = *std::max_element(bands.begin(), bands.end()) - static_cast<float>(spec_.range());
     for (float& value : bands) value = std::max(value, least);
   }
   if (spec_.n_mfcc > 0) multiply(cepstrum_, plan_.n_mels, log_mel, frames, output);

@@ -49,32 +49,9 @@
 #include <vector>
 
 #include "kernels/log_mel/log_mel_plan.h"
+#include "kernels/log_mel/log_mel_spec.h"
 
 namespace mmedge {
-
-enum class MelScale { kHtk, kSlaney };
-enum class MelNorm { kNone, kSlaney };
-enum class Padding { kReflect, kConstant };
-enum class LogBase { kNatural, kLog10, kDecibel };
-enum class Normalize { kNone, kClip, kPerFeature };
-
-struct LogMelSpec {
-  int sample_rate, n_fft, win_length, hop_length, n_mels;
-  double f_min, f_max;
-  MelScale mel_scale;
-  MelNorm mel_norm;
-  int power;  // 1 or 2
-  bool center;
-  Padding padding;
-  bool drop_last;
-  LogBase log;
-  double floor;
-  double dynamic_range_db;  // 0: off
-  Normalize normalize;
-  double mean = 0.0, std = 1.0;
-  int n_mfcc = 0;  // 0: log-mel
-  double lifter = 0.0;
-};
 
 class LogMel {
  public:
@@ -82,13 +59,13 @@ class LogMel {
 
   const LogMelSpec& spec() const { return spec_; }
   // Rows of the output.
-  size_t rows() const { return static_cast<size_t>(spec_.n_mfcc > 0 ? spec_.n_mfcc : spec_.n_mels); }
+  size_t rows() const { return spec_.rows(); }
   // Samples of padding at each end.
-  size_t padding() const { return spec_.center ? static_cast<size_t>(spec_.n_fft) / 2 : 0; }
+  size_t padding() const { return spec_.padded(); }
   // Frames that `samples` give; 0 if there are too few.
-  size_t frame_count(size_t samples) const;
+  size_t frame_count(size_t samples) const { return spec_.frame_count(samples); }
   // The fewest samples that give a frame.
-  size_t least_samples() const;
+  size_t least_samples() const { return spec_.least_samples(); }
   // The key that asks for a step over the whole clip, or nullptr.
   const char* whole_clip_step() const;
 
@@ -103,10 +80,8 @@ class LogMel {
   void finish(float* log_mel, size_t frames, float* output);
 
  private:
-  void make_bands();
   void make_quads();
   void make_fft();
-  void make_cepstrum();
 
   LogMelSpec spec_;
   LogMelPlan plan_;

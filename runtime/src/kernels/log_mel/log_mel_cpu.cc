@@ -232,8 +232,8 @@ void bands_of_lanes(LogMelPlan& plan, float* output, size_t stride) {
       hn::Store(hn::Sqrt(hn::Load(d, bins + i * lanes)), d, bins + i * lanes);
   }
   for (size_t m = 0; m < plan.n_mels; ++m) {
-    const MelBand& band = plan.bands[m];
-    const float* weight = plan.weights.data() + band.weights;
+    const MelBand& band = plan.mel.bands[m];
+    const float* weight = plan.mel.weights.data() + band.weights;
     const float* bin = bins + band.first * lanes;
     V s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
     size_t i = 0;
@@ -298,9 +298,9 @@ void frame_bands(LogMelPlan& plan, float* output) {
   }
 #if HWY_TARGET == HWY_SCALAR
   for (size_t m = 0; m < plan.n_mels; ++m) {
-    const MelBand& band = plan.bands[m];
+    const MelBand& band = plan.mel.bands[m];
     float sums[4] = {};
-    for (size_t i = 0; i < band.width; ++i) sums[i % 4] += plan.weights[band.weights + i] * bins[band.first + i];
+    for (size_t i = 0; i < band.width; ++i) sums[i % 4] += plan.mel.weights[band.weights + i] * bins[band.first + i];
     output[m] = log_energy(d, plan, hn::Set(d, (sums[0] + sums[1]) + (sums[2] + sums[3]))).raw;
   }
 #else

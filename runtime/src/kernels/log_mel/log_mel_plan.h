@@ -9,6 +9,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/log_mel/log_mel_spec.h"
+
 namespace mmedge {
 
 constexpr size_t kFftColumns = 16;    // of n_fft / 16 samples each
@@ -24,13 +26,6 @@ inline AlignedFloats zeros(size_t count) {
   return memory;
 }
 
-// A triangle over the bins first, first + 1, ... Its energy is the sum of four partial sums, over the bins first + i,
-// first + 4 + i, ..., as (0 + 1) + (2 + 3).
-struct MelBand {
-  size_t first, width;
-  size_t weights;  // where they begin
-};
-
 // Four bands side by side: at weights, four weights of each, four more of each, ... up to the widest of them.
 struct MelQuad {
   size_t first[4];
@@ -42,8 +37,7 @@ struct LogMelPlan {
   size_t n_fft = 0, hop = 0, n_mels = 0;
   int power = 2;
   float floor = 0.0F, log_scale = 1.0F;
-  std::vector<MelBand> bands;
-  std::vector<float> weights;
+  MelBands mel;
   std::vector<MelQuad> quads;  // as many as fill the lanes
   AlignedFloats quad_weights;
   AlignedFloats window;    // [n_fft]
