@@ -17,6 +17,12 @@ __device__ inline Memory& shared_memory() {
   __shared__ Memory memory;
   return memory;
 }
+
+// As many bytes as the launch asked for, aligned to 16.
+__device__ inline void* dynamic_shared_memory() {
+  extern __shared__ int4 dynamic_memory[];
+  return dynamic_memory;
+}
 #endif
 
 // Over kLanes neighbouring lanes, each of which gets the sum. The whole warp must take part.

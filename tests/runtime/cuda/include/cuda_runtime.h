@@ -58,6 +58,8 @@ Memory& shared_memory(EMULATOR_PLACE) {
   return *reinterpret_cast<Memory*>(emulator::static_shared(&key, sizeof(Memory), alignof(Memory), place));
 }
 
+inline void* dynamic_shared_memory() { return emulator::dynamic_shared(); }
+
 inline unsigned atomicAdd(unsigned* to, unsigned value) {
   emulator::order_atomic(to);
   const unsigned before = std::exchange(*to, *to + value);
