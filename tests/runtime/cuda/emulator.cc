@@ -78,6 +78,7 @@ struct Scheduler {
   void (*body)(void*) = nullptr;
   void* arguments = nullptr;
   const char* fault = nullptr;
+  bool any_said = false;  // by a thread at the last barrier
 
   auto& threads() { return crews[crew]; }
 };
@@ -205,8 +206,10 @@ std::string describe(const Thread& thread) {
 void release_barrier() {
   const Thread& first = *scheduler.threads().front();
   std::vector<void*> fibers;
+  scheduler.any_said = false;
   for (unsigned i = 0; i < scheduler.live; ++i) {
     const Thread& thread = *scheduler.threads()[i];
+    scheduler.any_said = scheduler.any_said || thread.value != 0;
     if (thread.state == State::kInWarp) {
       for (unsigned lane = 0; lane < kWarp; ++lane) {
         const unsigned other = i / kWarp * kWarp + lane;
@@ -318,7 +321,11 @@ std::byte* static_shared(const void* key, size_t size, size_t alignment, Place p
 
 unsigned lane() { return scheduler.current->number % kWarp; }
 
-void sync_block(Place place) { wait(State::kAtBarrier, place); }
+bool sync_block(Place place, bool said) {
+  scheduler.current->value = said ? 1 : 0;
+  wait(State::kAtBarrier, place);
+  return scheduler.any_said;  // the next barrier needs this thread too
+}
 
 Lanes exchange(unsigned mask, uint64_t value, bool ordered, Place place) {
   Thread& thread = *scheduler.current;

@@ -45,7 +45,8 @@ struct Place {
 std::byte* dynamic_shared();
 std::byte* static_shared(const void* key, size_t size, size_t alignment, Place place);
 
-void sync_block(Place place);
+// Returns whether any thread of the block said so.
+bool sync_block(Place place, bool said = false);
 
 struct Lanes {
   uint64_t value[32];

@@ -6,6 +6,7 @@
 #include <vector_functions.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -25,18 +26,32 @@ extern dim3 blockDim, gridDim;
 #define EMULATOR_PLACE const emulator::Place& place = {__builtin_FILE(), __builtin_LINE()}
 
 inline void __syncthreads(EMULATOR_PLACE) { emulator::sync_block(place); }
+inline int __syncthreads_or(int predicate, EMULATOR_PLACE) {
+  return emulator::sync_block(place, predicate != 0) ? 1 : 0;
+}
 inline void __syncwarp(unsigned mask = 0xffffffffU, EMULATOR_PLACE) { emulator::exchange(mask, 0, true, place); }
 inline void __threadfence() {}
 
 template <class Value>
-Value __shfl_xor_sync(unsigned mask, Value value, int lanes, EMULATOR_PLACE) {
+Value shuffle(unsigned mask, Value value, unsigned source, const emulator::Place& place) {
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
   const emulator::Lanes all = emulator::exchange(mask, bits, false, place);
-  const unsigned source = (emulator::lane() ^ static_cast<unsigned>(lanes)) & 31U;
   if ((mask >> source & 1U) == 0) emulator::fault(place, "a shuffle reads a lane that its mask does not name");
   std::memcpy(&value, &all.value[source], sizeof value);
   return value;
+}
+
+template <class Value>
+Value __shfl_xor_sync(unsigned mask, Value value, int lanes, EMULATOR_PLACE) {
+  return shuffle(mask, value, (emulator::lane() ^ static_cast<unsigned>(lanes)) & 31U, place);
+}
+
+// Of the lane's own `width` neighbours, a power of two of them.
+template <class Value>
+Value __shfl_sync(unsigned mask, Value value, int source, int width = 32, EMULATOR_PLACE) {
+  const auto last = static_cast<unsigned>(width) - 1U;
+  return shuffle(mask, value, (emulator::lane() & ~last) | (static_cast<unsigned>(source) & last), place);
 }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
@@ -48,6 +63,10 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
 
 template <class Value>
 Value __ldcg(const Value* from) {
+  return *from;
+}
+template <class Value>
+Value __ldg(const Value* from) {
   return *from;
 }
 
@@ -88,6 +107,12 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   }
   return result;
 }
+
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+
+// The place of the lowest bit that is set, from 1; of none: 0.
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
 using std::max;

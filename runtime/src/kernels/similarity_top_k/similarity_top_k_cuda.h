@@ -1,0 +1,66 @@
+// similarity_top_k on a CUDA device: the steps of similarity_top_k.h, for a batch of queries in one launch.
+//
+// | gallery | query   | products and sums                        | result          |
+// |---------|---------|------------------------------------------|-----------------|
+// | float32 | float32 | float32                                  | float32 score,  |
+// | float16 | float32 | float32                                  | int64 row       |
+// | int8    | float32 | float32; squares of a cosine's row int32 |                 |
+//
+// Rounding: as similarity_top_k.h but for the order of the sums, which is the same in every run. They run in eight
+// parts: the error is within about dimension / 8 * 6e-8 of sum |q_i r_i|. The same rows are computed again in float64.
+//
+// Roofline: the gallery is read once for one query, once for kCudaSimilarityQueries of more, or less where they find it
+// in L2. 1 M rows of 256 float16: 512 MB, 153 us at the 3.35 TB/s of an H100, 2.5 ms at the 205 GB/s of an Orin. A
+// value costs a conversion (not float32) and, for each query, one multiply-add (two operations for the distance), and
+// for the row another: of 256 queries 137 G multiply-adds and so 4 ms at the H100's 67 TFLOP/s.
+//
+// Launch: eight lanes share a row, and read 128 bytes of it at a time; each has four rows under way, so that a warp
+// asks for 2 KB before it waits. Queries stand in shared memory, each of its values good for four rows. The grid is
+// what the device holds at once: a block goes through every n-th tile of 128 rows, without a barrier for some of them.
+// What is nearer than the k-th best of the last sort is put aside in shared memory, mostly nothing; the block sorts it
+// when there is much. Whichever block of a query finishes last (an atomic counter says so) merges the k best of each:
+// it reads the best of all blocks, then further ones only of the k blocks whose best are best, down to where all are
+// worse than the k-th.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/similarity_top_k/similarity_top_k.h"
+
+namespace mmedge {
+
+constexpr int kCudaSimilarityMostK = 256;
+constexpr int kCudaSimilarityMostDimension = 65536;
+constexpr int kCudaSimilarityMostRows = 1 << 30;
+constexpr int kCudaSimilarityMostStride = 1 << 24;  // bytes
+constexpr int kCudaSimilarityMostMultiprocessors = 1024;
+constexpr int kCudaSimilarityQueries = 4;  // that a block works on, of a batch of more than one
+
+// All pointers are to device memory.
+struct CudaSimilarity {
+  // `rows` and `stride` are multiples of the element's size; where they are multiples of 16 bytes, rows are read in
+  // vectors, else element by element.
+  Gallery gallery;
+  mme_metric metric;
+  const float* queries;  // [Q, dimension], finite
+  int query_count;       // Q
+  int dimension;
+  int k;
+  int multiprocessors;  // of the device
+  int64_t* rows;        // [Q, k], of which the first min(k, gallery.count) of each query are written; so are scores
+  float* scores;        // [Q, k]
+  // Of one launch at a time.
+  uint64_t* candidates;  // cuda_similarity_candidates() of them
+  unsigned* tickets;     // [(Q + 3) / 4], zero; zero again after each launch
+};
+
+// Of a search that similarity_top_k() takes; its pointers do not matter.
+size_t cuda_similarity_candidates(const CudaSimilarity& search);
+
+// cudaErrorInvalidValue where a size is out of range, the type is none of the three, or the gallery is misaligned.
+cudaError_t similarity_top_k(const CudaSimilarity& search, cudaStream_t stream);
+
+}  // namespace mmedge
