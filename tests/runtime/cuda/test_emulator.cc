@@ -69,6 +69,13 @@ __global__ void sum_halves(float* to) {
   to[blockIdx.x * blockDim.x + threadIdx.x] = shared[threadIdx.x / 16 * 16];
 }
 
+// What lane `from` of the own eight has, plus 100 where any thread of the block is number `said`.
+__global__ void take_from_lane(int from, unsigned said, float* to) {
+  const bool any = __syncthreads_or(threadIdx.x == said) != 0;
+  const float other = __shfl_sync(0xffffffffU, static_cast<float>(threadIdx.x), from, 8);
+  to[blockIdx.x * blockDim.x + threadIdx.x] = other + (any ? 100.0F : 0.0F);
+}
+
 // 1 for the block whose count makes it the last, with what the others wrote before.
 __global__ void find_last(unsigned* counter, float* parts, float* last) {
   if (threadIdx.x != 0) return;
@@ -108,6 +115,18 @@ TEST(Emulator, ShufflesAndPartialWarpsGiveEachLaneItsOwn) {
     for (size_t i = 0; i < to.size(); ++i) {
       const auto first = static_cast<float>(i % kThreads / 16 * 16);
       EXPECT_EQ(to[i], 16 * first + 15 * 8);
+    }
+  });
+}
+
+TEST(Emulator, AnyLaneCanBeReadAndAnyThreadHeard) {
+  in_every_order([] {
+    std::vector<float> to(2 * kThreads);
+    for (const unsigned said : {0U, 63U, 64U}) {
+      run(take_from_lane, 3, said, to.data());
+      for (size_t i = 0; i < to.size(); ++i) {
+        EXPECT_EQ(to[i], static_cast<float>(i % kThreads / 8 * 8 + 3 + (said < kThreads ? 100 : 0)));
+      }
     }
   });
 }

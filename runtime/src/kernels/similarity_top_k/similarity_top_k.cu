@@ -14,13 +14,11 @@ namespace mmedge {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRowLanes = 8;  // that share a row
-constexpr int kRows = 4;      // that a lane has under way
 constexpr int kRowStep = kWarp / kRowLanes, kWarpRows = kRows * kRowStep, kTileRows = kThreads / kWarp * kWarpRows;
 
 // Of one query, and of a tile of them: blocks a multiprocessor holds; values of a query in shared memory at a time.
 template <int kQueries>
-constexpr int kBlocks = kQueries == 1 ? 4 : 2;
+constexpr int kBlocks = kQueries == 1 ? 3 : 2;
 template <int kQueries>
 constexpr int kStage = kQueries == 1 ? 2048 : 1024;
 
@@ -66,13 +64,14 @@ __device__ void load_queries(const CudaSimilarity& search, int begin, Shared<kQu
   }
 }
 
-// Of each query, by one warp.
+// Of each query, by one warp; past the last query there are zeros.
 template <int kQueries>
 __device__ void measure_queries(const CudaSimilarity& search, Shared<kQueries>& shared) {
   const int t = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  if (t >= kQueries || first_query<kQueries>() + t >= search.query_count) return;
+  if (t >= kQueries) return;
+  const int values = first_query<kQueries>() + t < search.query_count ? search.dimension : 0;
   double squares = 0.0;
-  for (int i = lane; i < search.dimension; i += kWarp) {
+  for (int i = lane; i < values; i += kWarp) {
     const double q = query_at<kQueries>(search, t)[i];
     squares += q * q;
   }
@@ -120,46 +119,6 @@ __device__ float exact_score(const CudaSimilarity& search, int row, int t, const
   row_squares = sum_lanes<kWarp>(row_squares);
   if (row_squares == 0.0 || query_squares == 0.0) return 0.0F;
   return static_cast<float>(sum / (sqrt(row_squares) * sqrt(query_squares)));
-}
-
-// Adds one vector of each row, that of the lane, to the sums of the rows and queries.
-template <class Element, bool kDistance, int kQueries, class Square>
-__device__ void add_vectors(const RowVector (&vectors)[kRows], const float4 (&queries)[kQueries][kStage<kQueries> / 4],
-                            int at, float scale, float (&sums)[kQueries * kRows], Square (&squares)[kRows]) {
-#pragma unroll
-  for (int group = 0; group < kVectorValues<Element> / 4; ++group) {
-    float4 values[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const float4 v = values[r] = unpack<Element>(vectors[r], group);
-      if constexpr (kDistance) continue;
-      if constexpr (std::is_same_v<Square, int>) {
-        const auto word = static_cast<int>(vectors[r].words[group]);
-        squares[r] = __dp4a(word, word, squares[r]);
-      } else {
-        squares[r] = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, squares[r]))));
-      }
-    }
-#pragma unroll
-    for (int t = 0; t < kQueries; ++t) {
-      const float4 q = queries[t][at + group * kRowLanes];
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        float& sum = sums[t * kRows + r];
-        const float4& v = values[r];
-        if constexpr (kDistance) {
-          const auto difference = [&](float a, float b) {
-            return std::is_same_v<Element, int8_t> ? fmaf(-scale, b, a) : a - b;
-          };
-          const float x = difference(q.x, v.x), y = difference(q.y, v.y);
-          const float z = difference(q.z, v.z), w = difference(q.w, v.w);
-          sum = fmaf(w, w, fmaf(z, z, fmaf(y, y, fmaf(x, x, sum))));
-        } else {
-          sum = fmaf(q.w, v.w, fmaf(q.z, v.z, fmaf(q.y, v.y, fmaf(q.x, v.x, sum))));
-        }
-      }
-    }
-  }
 }
 
 // Step 1 of a row and query in each lane that is `wanted`, from its sums, and step 2; returns whether it was taken.
@@ -230,7 +189,15 @@ __device__ bool scan_tile(const CudaSimilarity& search, int tile, Shared<kQuerie
         for (int r = 0; r < kRows; ++r) vectors[r] = load_part<Element>(from + offsets[r], left);
       }
       from += kRowLanes * sizeof(RowVector);
-      add_vectors<Element, kDistance>(vectors, shared.query, at / 4 + row_lane, gallery.scale, sums, squares);
+#pragma unroll 1
+      for (int group = 0; group < vector / 4; group += kGroups<Element>) {
+        add_vectors<Element, kDistance>(vectors, shared.query, at / 4 + group * kRowLanes + row_lane, gallery.scale,
+                                        sums, squares);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          vectors[r] = {{vectors[r].words[2], vectors[r].words[3]}};  // the groups that are left, of int8
+        }
+      }
     }
   }
 
@@ -266,8 +233,8 @@ __device__ void merge_slices(const CudaSimilarity& search, int k, Shared<kQuerie
 #pragma unroll
       for (int i = 0; i < reads; ++i) {
         const int at = begin + thread + i * kThreads;
-        if (t < queries && at < end)
-          keys[t][i] = __ldcg(candidates + static_cast<size_t>(t) * k * slices + place(t, at));
+        if (t >= queries || at >= end) continue;
+        keys[t][i] = __ldcg(candidates + static_cast<size_t>(t) * k * slices + place(t, at));
       }
     }
     bool offered = false;
@@ -288,7 +255,7 @@ __device__ void merge_slices(const CudaSimilarity& search, int k, Shared<kQuerie
     shared.slices[i / lists][i % lists] = row_of(nearest.keys[i / lists][i % lists]) / kTileRows % slices;
   }
   __syncthreads();
-  // A round reads at least one key of each list: none taken, none that follows would be.
+  // Lists are sorted, and a round reads at least one key of each: was none taken, none that follows would be.
   const auto place = [&](int t, int at) { return (1 + at / lists) * slices + shared.slices[t][at % lists]; };
   const int rest = (k - 1) * lists;
   for (int begin = 0; begin < rest; begin += round) {
@@ -380,9 +347,9 @@ bool fits(const CudaSimilarity& search) {
                      gallery.type == ElementType::kInt8;
   const bool aligned = (reinterpret_cast<uintptr_t>(gallery.rows) | gallery.stride) % element_size(gallery.type) == 0;
   return known && aligned && gallery.count <= kCudaSimilarityMostRows && gallery.stride <= kCudaSimilarityMostStride &&
-         search.query_count >= 0 && search.dimension >= 1 && search.dimension <= kCudaSimilarityMostDimension &&
-         search.k >= 1 && search.k <= kCudaSimilarityMostK && search.multiprocessors >= 1 &&
-         search.multiprocessors <= kCudaSimilarityMostMultiprocessors;
+         search.query_count >= 0 && search.query_count <= kCudaSimilarityMostQueries && search.dimension >= 1 &&
+         search.dimension <= kCudaSimilarityMostDimension && search.k >= 1 && search.k <= kCudaSimilarityMostK &&
+         search.multiprocessors >= 1 && search.multiprocessors <= kCudaSimilarityMostMultiprocessors;
 }
 
 }  // namespace

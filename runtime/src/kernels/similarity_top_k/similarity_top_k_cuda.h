@@ -15,12 +15,12 @@
 // for the row another: of 256 queries 137 G multiply-adds and so 4 ms at the H100's 67 TFLOP/s.
 //
 // Launch: eight lanes share a row, and read 128 bytes of it at a time; each has four rows under way, so that a warp
-// asks for 2 KB before it waits. Queries stand in shared memory, each of its values good for four rows. The grid is
-// what the device holds at once: a block goes through every n-th tile of 128 rows, without a barrier for some of them.
-// What is nearer than the k-th best of the last sort is put aside in shared memory, mostly nothing; the block sorts it
-// when there is much. Whichever block of a query finishes last (an atomic counter says so) merges the k best of each:
-// it reads the best of all blocks, then further ones only of the k blocks whose best are best, down to where all are
-// worse than the k-th.
+// asks for 2 KB before it waits: 48 KB a multiprocessor. Queries lie in shared memory; a value that is read from there
+// is used for four rows. The grid is what the device holds at once: a block goes through every n-th tile of 128 rows,
+// with a barrier after each 512 (256 of a batch). Rows nearer than the k-th best of the last sort, mostly none, are put
+// aside in shared memory, and sorted when they are many. Whichever block of a query finishes last (an atomic counter
+// says so) merges what the blocks kept: it reads the best of each, then further ones only of the k blocks whose best
+// are best, down to where all are worse than the k-th.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -36,13 +36,14 @@ constexpr int kCudaSimilarityMostK = 256;
 constexpr int kCudaSimilarityMostDimension = 65536;
 constexpr int kCudaSimilarityMostRows = 1 << 30;
 constexpr int kCudaSimilarityMostStride = 1 << 24;  // bytes
+constexpr int kCudaSimilarityMostQueries = 1 << 20;
 constexpr int kCudaSimilarityMostMultiprocessors = 1024;
 constexpr int kCudaSimilarityQueries = 4;  // that a block works on, of a batch of more than one
 
 // All pointers are to device memory.
 struct CudaSimilarity {
-  // `rows` and `stride` are multiples of the element's size; where they are multiples of 16 bytes, rows are read in
-  // vectors, else element by element.
+  // `rows` and `stride` are multiples of the element's size; of 16 bytes: then rows are read in vectors, else value by
+  // value, which takes several times as long.
   Gallery gallery;
   mme_metric metric;
   const float* queries;  // [Q, dimension], finite

@@ -1,8 +1,9 @@
-// How similarity_top_k.cu reads rows: 16 bytes at a time, which become float32 four values at a time.
+// How similarity_top_k.cu reads rows, 16 bytes at a time, and adds them to sums as float32, four values at a time.
 #pragma once
 
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -11,6 +12,9 @@
 #include "kernels/device.cuh"
 
 namespace mmedge {
+
+constexpr int kRowLanes = 8;  // that share a row
+constexpr int kRows = 4;      // that a lane has under way
 
 struct RowVector {
   unsigned words[4];
@@ -68,5 +72,49 @@ __device__ float4 unpack(const RowVector& vector, int group) {
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(__half value) { return __half2float(value); }
 __device__ inline float to_float(int8_t value) { return static_cast<float>(value); }
+
+// Of a vector, which are worked on at a time: more would take too many registers.
+template <class Element>
+constexpr int kGroups = std::min(kVectorValues<Element> / 4, 2);
+
+// Adds the first groups of one vector of each row, that of the lane, to the sums of the rows and queries.
+template <class Element, bool kDistance, int kQueries, int kFours, class Square>
+__device__ void add_vectors(const RowVector (&vectors)[kRows], const float4 (&queries)[kQueries][kFours], int at,
+                            float scale, float (&sums)[kQueries * kRows], Square (&squares)[kRows]) {
+#pragma unroll
+  for (int group = 0; group < kGroups<Element>; ++group) {
+    float4 values[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float4 v = values[r] = unpack<Element>(vectors[r], group);
+      if constexpr (kDistance) continue;
+      if constexpr (std::is_same_v<Square, int>) {
+        const auto word = static_cast<int>(vectors[r].words[group]);
+        squares[r] = __dp4a(word, word, squares[r]);
+      } else {
+        squares[r] = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, squares[r]))));
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < kQueries; ++t) {
+      const float4 q = queries[t][at + group * kRowLanes];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        float& sum = sums[t * kRows + r];
+        const float4& v = values[r];
+        if constexpr (kDistance) {
+          const auto difference = [&](float a, float b) {
+            return std::is_same_v<Element, int8_t> ? fmaf(-scale, b, a) : a - b;
+          };
+          const float x = difference(q.x, v.x), y = difference(q.y, v.y);
+          const float z = difference(q.z, v.z), w = difference(q.w, v.w);
+          sum = fmaf(w, w, fmaf(z, z, fmaf(y, y, fmaf(x, x, sum))));
+        } else {
+          sum = fmaf(q.w, v.w, fmaf(q.z, v.z, fmaf(q.y, v.y, fmaf(q.x, v.x, sum))));
+        }
+      }
+    }
+  }
+}
 
 }  // namespace mmedge
