@@ -282,6 +282,10 @@ TYPED_TEST(SimilarityTopKCuda, RowsAndQueriesOfZerosScoreZero) {
       Search<TypeParam>({50, 9, queries, 50}, metric, value, query).run_and_check(metric != MME_COSINE);
     }
   }
+  // Zeros of both signs are equal: of rows of zeros, and of others at right angles to the query.
+  const auto right = [](int row, int column) { return column == 1 && row % 3 != 0 ? 1.0F : 0.0F; };
+  const auto first = [](int, int column) { return column == 0 ? 1.0F : 0.0F; };
+  Search<TypeParam>({50, 2, 1, 50}, MME_COSINE, right, first, this->kInt8 ? -1.0F : 1.0F).run_and_check(true);
 }
 
 TYPED_TEST(SimilarityTopKCuda, TinyHugeAndIdenticalRowsScoreExactly) {
@@ -291,7 +295,7 @@ TYPED_TEST(SimilarityTopKCuda, TinyHugeAndIdenticalRowsScoreExactly) {
     const float base = static_cast<float>((row * 7 + column * 5) % 11 - 5);
     return !floats ? base : row % 4 == 0 ? base * 1e-24F : row % 4 == 1 ? base * 1e24F : base;
   };
-  for (const float size : {1.0F, 1e-22F, 1e22F}) {
+  for (const float size : {1.0F, 1e-42F, 1e37F}) {
     const auto query = [&](int q, int column) { return value(6 + 4 * q, column) * size; };
     for (const mme_metric metric : kMetrics) {
       for (const int queries : {1, 3}) {
