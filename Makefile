@@ -9,8 +9,9 @@ CUDA_SOURCES := $(shell find runtime -name '*.cu' -o -name '*.cuh') $(wildcard r
 KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
+CUDA_ARCHITECTURES ?= native
 
-.PHONY: help setup demo test lint docs test-cpp test-cuda fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
+.PHONY: help setup demo test lint docs test-cpp test-cuda gpu-check fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -70,7 +71,7 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	@# The rooms as they are installed: under one name.
 	rm -rf build/types && mkdir -p build/types/mmedge && ln -s $(CURDIR)/mmedge/* $(addprefix $(CURDIR)/,export calibration runtime) build/types/mmedge
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mmedge
-	$(BIN)/clang-format --dry-run -Werror $(sort $(CPP_SOURCES) $(CUDA_SOURCES)) $(wildcard benchmarks/*.c)
+	$(BIN)/clang-format --dry-run -Werror $(sort $(CPP_SOURCES) $(CUDA_SOURCES)) $(wildcard benchmarks/*.c benchmarks/gpu/*.cc)
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	$(BIN)/python docs/generate_c_api.py --check
 	$(BIN)/python docs/generate_cli.py --check
@@ -108,6 +109,16 @@ build/cuda/ptxas.log: build/install.stamp $(CUDA_SOURCES) CMakeLists.txt runtime
 
 test-cuda: build/cuda/ptxas.log  ## The CUDA kernels, compiled; test-cpp runs them, emulated
 	$(BIN)/python scripts/cuda_resources.py $< runtime/src/kernels/cuda_resources.md
+
+gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels against the CPU's, and timed beside PyTorch
+	toolkit=$$(echo $(CURDIR)/.venv/lib/python*/site-packages/nvidia/cu13); \
+	nvcc=$$(command -v nvcc || echo $$toolkit/bin/nvcc); \
+	cmake -S . -B build/gpu -G Ninja -DMMEDGE_CUDA=ON -DMMEDGE_TESTS=ON -DCMAKE_CUDA_COMPILER=$$nvcc \
+	  -DCMAKE_CUDA_FLAGS=-L$$toolkit/lib -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) > build/configure.log
+	cmake --build build/gpu --target test_gpu bench_kernels
+	$(BIN)/pytest -rs tests/gpu
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps torchaudio
+	$(BIN)/python benchmarks/gpu/bench_kernels.py
 
 fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time
 	cmake -S . -B build/fuzz -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=fuzzer-no-link,address,undefined \

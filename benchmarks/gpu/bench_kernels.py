@@ -1,10 +1,10 @@
 """The CUDA kernels beside PyTorch on the same card, and beside a copy of the bytes that they must move.
 
-Inputs that a model's next call would find in the cache stay there (weights); frames come from four sets in turn, more
-than the cache holds. Every figure is the median of 30 runs turn about, by CUDA's events. `us`, `compile_us`
-(torch.compile) and `copy_us` are of calls captured in a CUDA graph, so that starting them costs the host nothing;
-`eager_us` is of calls as PyTorch issues them. `fraction_of_copy`: of the speed of a copy that reads and writes as many
-bytes in all. Each result is compared with PyTorch's before it is timed.
+Inputs that a model's next call would find in the cache stay there (weights, clips just recorded); frames come from four
+sets in turn, more than the cache holds. Every figure is the median of 30 runs turn about, by CUDA's events. `us`,
+`compile_us` (torch.compile) and `copy_us` are of calls captured in a CUDA graph, so that starting them costs the host
+nothing; `eager_us` is of calls as PyTorch issues them. `fraction_of_copy`: of the speed of a copy that reads and writes
+as many bytes in all. Each result is compared with PyTorch's before it is timed.
 
     python benchmarks/gpu/bench_kernels.py --json
 """
@@ -19,7 +19,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-KERNELS = {"gated_fusion": cases.gated_fusion, "image_to_tensor": cases.image_to_tensor}
+KERNELS = {
+    "image_to_tensor": cases.image_to_tensor,
+    "log_mel": cases.log_mel,
+    "gated_fusion": cases.gated_fusion,
+    "similarity_top_k": cases.similarity_top_k,
+}
 
 
 def main() -> None:

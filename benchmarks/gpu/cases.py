@@ -9,10 +9,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-from device_kernels import GatedFusion, ImageToTensor
+from device_kernels import GatedFusion, ImageToTensor, LogMel, SimilarityTopK
 from timing import agree, compare
 from torch import Tensor
 from torch.nn import functional
+from torchaudio.transforms import MelSpectrogram
 
 from mmedge.models.fusion import EPSILON
 from mmedge.models.fusion import GatedFusion as Module
@@ -22,6 +23,8 @@ PARAMETERS = ("weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate
 FEATURES, DIM = (512, 256, 384), 256
 CAMERAS, FRAME_SETS = 16, 4  # more frames than the second-level cache holds
 FRAME, SIDE = (1080, 1920), 224
+CLIPS, RATE, N_FFT, HOP, N_MELS, FLOOR = 64, 16_000, 400, 160, 64, 1e-6
+GALLERY, NEAREST = (1_000_000, 256), 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -89,6 +92,47 @@ def image_to_tensor() -> Iterator[Row]:
             [partial(picture, frames, kind) for frames in sets],
             [partial(compiled, frames, kind) for frames in sets],
         )
+
+
+def log_mel() -> Iterator[Row]:
+    spectrogram = MelSpectrogram(RATE, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS).cuda()
+
+    def peer(samples: Tensor) -> Tensor:
+        return spectrogram(samples).clamp(min=FLOOR).log()
+
+    samples = torch.randn(CLIPS, RATE, device="cuda")
+    ours = LogMel(samples, RATE, N_FFT, HOP, N_MELS, FLOOR)
+    agree(ours(), peer(samples), 1e-4)
+    yield compare(
+        f"log_mel, {CLIPS} x 1 s",
+        size_of(samples) + size_of(ours.features),
+        [ours],
+        [partial(peer, samples)],
+        [partial(torch.compile(peer), samples)],
+    )
+
+
+def nearest(gallery: Tensor, norms: Tensor, queries: Tensor) -> Tensor:
+    """Cosines of the nearest rows, as one would write it in PyTorch, the rows' norms worked out beforehand."""
+    cosines = (queries.to(gallery.dtype) @ gallery.T).float() / (queries.norm(dim=1, keepdim=True) * norms)
+    return cosines.topk(NEAREST, dim=1).values
+
+
+def similarity_top_k() -> Iterator[Row]:
+    for kind in (torch.float32, torch.float16):
+        gallery = torch.randn(GALLERY, device="cuda").to(kind)
+        norms = gallery.float().norm(dim=1)
+        for count in (1, 32):
+            queries = torch.randn(count, GALLERY[1], device="cuda")
+            ours = SimilarityTopK(gallery, queries, NEAREST)
+            agree(ours(), nearest(gallery.float(), norms, queries), 1e-5)
+            yield compare(
+                f"similarity_top_k, {count} of {GALLERY[0]:,} x {GALLERY[1]}, {name_of(kind)}",
+                size_of(gallery),
+                [ours],
+                [partial(nearest, gallery, norms, queries)],
+                [partial(torch.compile(nearest), gallery, norms, queries)],
+            )
 
 
 def size_of(tensor: Tensor) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_size_t, c_void_p
+from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_size_t, c_uint8, c_void_p
 from pathlib import Path
 
 import torch
@@ -16,8 +16,14 @@ library = ctypes.CDLL(str(LIBRARY))
 library.bench_packed_size.restype = c_size_t
 library.bench_image_plan.restype = c_void_p
 library.bench_image_tables.restype = POINTER(c_int32)
+library.bench_log_mel_plan.restype = c_void_p
+library.bench_log_mel_numbers.restype = POINTER(c_float)
+library.bench_log_mel_bands.restype = POINTER(c_int32)
+library.bench_similarity_candidates.restype = c_size_t
 
 ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.int8: 2}
+TYPES = {torch.float32: 0, torch.float16: 1, torch.int8: 3}  # ElementType
+COSINE = 0  # MME_COSINE
 
 
 def launch(name: str, *arguments: object) -> None:
@@ -30,6 +36,13 @@ def launch(name: str, *arguments: object) -> None:
 
 def pointer(tensor: Tensor) -> c_void_p:
     return c_void_p(tensor.data_ptr())
+
+
+def on_device(name: str, plan: c_void_p, kind: torch.dtype) -> Tensor:
+    """The device's copy of a table of a plan."""
+    count = c_size_t()
+    table = getattr(library, name)(plan, byref(count))
+    return torch.tensor(table[: count.value], dtype=kind, device="cuda")
 
 
 class _Modality(Structure):
@@ -93,9 +106,7 @@ class ImageToTensor:
         self.frames = frames
         self.cameras, self.height, self.width = frames.shape[0], frames.shape[1] * 2 // 3, frames.shape[2]
         self._plan = c_void_p(library.bench_image_plan(self.width, self.height, side, side, ELEMENTS[kind]))
-        count = c_size_t()
-        tables = library.bench_image_tables(self._plan, byref(count))
-        self._tables = torch.tensor(tables[: count.value], dtype=torch.int32, device=frames.device)
+        self._tables = on_device("bench_image_tables", self._plan, torch.int32)
         self.tensor = torch.empty(self.cameras, 3, side, side, dtype=kind, device=frames.device)
 
     def __call__(self) -> Tensor:
@@ -110,3 +121,76 @@ class ImageToTensor:
             pointer(self.tensor),
         )
         return self.tensor
+
+
+class LogMel:
+    """Clips float32 [clips, samples] to float32 [clips, n_mels, 1 + samples / hop]."""
+
+    def __init__(self, samples: Tensor, rate: int, n_fft: int, hop: int, n_mels: int, floor: float) -> None:
+        self.samples = samples
+        self._plan = c_void_p(library.bench_log_mel_plan(rate, n_fft, hop, n_mels, c_float(floor)))
+        self._numbers = on_device("bench_log_mel_numbers", self._plan, torch.float32)
+        self._bands = on_device("bench_log_mel_bands", self._plan, torch.int32)
+        self.features = torch.empty(samples.shape[0], n_mels, 1 + samples.shape[1] // hop, device=samples.device)
+
+    def __call__(self) -> Tensor:
+        launch(
+            "bench_log_mel",
+            self._plan,
+            pointer(self._numbers),
+            pointer(self._bands),
+            pointer(self.samples),
+            *self.samples.shape,
+            pointer(self.features),
+        )
+        return self.features
+
+
+class _Gallery(Structure):
+    _fields_ = [
+        ("rows", c_void_p),
+        ("count", c_size_t),
+        ("stride", c_size_t),
+        ("type", c_uint8),
+        ("scale", c_float),
+    ]
+
+
+class _Similarity(Structure):
+    _fields_ = [
+        ("gallery", _Gallery),
+        ("metric", c_int),
+        ("queries", c_void_p),
+        *((name, c_int) for name in ("query_count", "dimension", "k", "multiprocessors")),
+        *((name, c_void_p) for name in ("rows", "scores", "candidates", "tickets")),
+    ]
+
+
+class SimilarityTopK:
+    """The k rows of a gallery [N, D] that are nearest to each query float32 [Q, D] by cosine: scores [Q, k]."""
+
+    def __init__(self, gallery: Tensor, queries: Tensor, k: int) -> None:
+        count, dimension = gallery.shape
+        device = gallery.device
+        self.rows = torch.empty(len(queries), k, dtype=torch.int64, device=device)
+        self.scores = torch.empty(len(queries), k, device=device)
+        self._kept = [gallery, queries, torch.zeros((len(queries) + 3) // 4, dtype=torch.int32, device=device)]
+        self._search = _Similarity(
+            gallery=_Gallery(gallery.data_ptr(), count, dimension * gallery.element_size(), TYPES[gallery.dtype], 1.0),
+            metric=COSINE,
+            queries=queries.data_ptr(),
+            query_count=len(queries),
+            dimension=dimension,
+            k=k,
+            multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count,
+            rows=self.rows.data_ptr(),
+            scores=self.scores.data_ptr(),
+            tickets=self._kept[-1].data_ptr(),
+        )
+        size = library.bench_similarity_candidates(byref(self._search))
+        self._kept.append(torch.empty(size, dtype=torch.int64, device=device))
+        self._search.candidates = self._kept[-1].data_ptr()
+
+    def __call__(self) -> Tensor:
+        launch("bench_similarity_top_k", byref(self._search))
+        return self.scores

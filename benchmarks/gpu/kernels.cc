@@ -1,10 +1,12 @@
-// The CUDA kernels as C functions for device_kernels.py. Pointers are to device memory unless said otherwise; each returns a
-// cudaError_t.
+// The CUDA kernels as C functions for device_kernels.py. Pointers are to device memory unless said otherwise; each
+// returns a cudaError_t.
 #include <cstdint>
 #include <vector>
 
 #include "kernels/gated_fusion/gated_fusion_cuda.h"
 #include "kernels/image_to_tensor/image_to_tensor_cuda.h"
+#include "kernels/log_mel/log_mel_cuda.h"
+#include "kernels/similarity_top_k/similarity_top_k_cuda.h"
 
 namespace {
 
@@ -74,6 +76,57 @@ int bench_image_to_tensor(const mmedge::CudaImagePlan* plan, const int32_t* tabl
     cameras.push_back({{frame, frame + luma, nullptr}, {frame_width, frame_width, 0}});
   }
   return mmedge::image_to_tensor(*plan, tables, cameras, tensor, static_cast<cudaStream_t>(stream));
+}
+
+// Centred, of HTK's mel scale from 0 to half the rate; natural logarithms. Freed by nobody, as the plan of an image.
+mmedge::CudaLogMelPlan* bench_log_mel_plan(int rate, int n_fft, int hop, int n_mels, float floor) {
+  mmedge::LogMelSpec spec{};
+  spec.sample_rate = rate;
+  spec.n_fft = spec.win_length = n_fft;
+  spec.hop_length = hop;
+  spec.n_mels = n_mels;
+  spec.f_max = rate / 2.0;
+  spec.mel_scale = mmedge::MelScale::kHtk;
+  spec.mel_norm = mmedge::MelNorm::kNone;
+  spec.power = 2;
+  spec.center = true;
+  spec.padding = mmedge::Padding::kReflect;
+  spec.log = mmedge::LogBase::kNatural;
+  spec.floor = floor;
+  spec.normalize = mmedge::Normalize::kNone;
+  return new mmedge::CudaLogMelPlan(mmedge::make_cuda_log_mel_plan(spec));
+}
+
+// The plan's numbers and bands, on the host.
+const float* bench_log_mel_numbers(const mmedge::CudaLogMelPlan* plan, size_t* count) {
+  *count = plan->numbers.size();
+  return plan->numbers.data();
+}
+
+const int32_t* bench_log_mel_bands(const mmedge::CudaLogMelPlan* plan, size_t* count) {
+  *count = plan->bands.size();
+  return plan->bands.data();
+}
+
+// Clips of as many samples, one after the other, as are their features [n_mels, frames].
+int bench_log_mel(const mmedge::CudaLogMelPlan* plan, const float* numbers, const int32_t* bands, const float* samples,
+                  int count, int sample_count, float* features, void* stream) {
+  const int frames = static_cast<int>(plan->spec.frame_count(static_cast<size_t>(sample_count)));
+  std::vector<mmedge::CudaLogMelClip> clips;
+  for (int i = 0; i < count; ++i) {
+    clips.push_back({samples + int64_t{i} * sample_count, sample_count, frames, frames,
+                     features + int64_t{i} * frames * plan->spec.n_mels, nullptr});
+  }
+  return mmedge::log_mel(*plan, {numbers, bands}, clips, static_cast<cudaStream_t>(stream));
+}
+
+// `search`: a CudaSimilarity, on the host.
+size_t bench_similarity_candidates(const mmedge::CudaSimilarity* search) {
+  return mmedge::cuda_similarity_candidates(*search);
+}
+
+int bench_similarity_top_k(const mmedge::CudaSimilarity* search, void* stream) {
+  return mmedge::similarity_top_k(*search, static_cast<cudaStream_t>(stream));
 }
 
 }  // extern "C"

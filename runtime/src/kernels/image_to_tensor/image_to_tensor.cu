@@ -10,7 +10,9 @@
 namespace mmedge {
 namespace {
 
-constexpr int kTileRows = 8, kThreads = kTileRows * kWarp;
+constexpr int kWarps = 4, kThreads = kWarps * kWarp;     // of a block
+constexpr int kLines = 2, kTileRows = kWarps * kLines;   // output rows of a warp, and of a block
+constexpr int kAtOnce = 4;                               // pairs of source rows that a lane waits for at once
 constexpr int kPixels = kCudaImageTileColumns / kWarp;   // of a lane
 constexpr int kLaneBytes = 16, kWords = kLaneBytes / 4;  // of a row
 
@@ -27,7 +29,7 @@ union Chunk {
 };
 
 struct Chunks {
-  Chunk of_warp[kTileRows];
+  Chunk of_warp[kWarps][kLines];
 };
 
 // A lane's bytes of a row. kWhole: they are 16, aligned to as many; else there are `left` of them.
@@ -41,13 +43,16 @@ __device__ uint4 load(const uint8_t* from, int left) {
   return {words[0], words[1], words[2], words[3]};
 }
 
-// Adds the products of four columns of two rows with the rows' weights.
-__device__ void add_pair(unsigned upper, unsigned lower, unsigned weight, unsigned* sums) {
-  const unsigned low = __byte_perm(upper, lower, 0x5140), high = __byte_perm(upper, lower, 0x7362);
-  sums[0] = __dp2a_lo(weight, low, sums[0]);
-  sums[1] = __dp2a_hi(weight, low, sums[1]);
-  sums[2] = __dp2a_lo(weight, high, sums[2]);
-  sums[3] = __dp2a_hi(weight, high, sums[3]);
+// Bytes of two rows, those of one column side by side.
+struct Columns {
+  unsigned words[2 * kWords];
+};
+
+__device__ Columns interleave(uint4 upper, uint4 lower) {
+  return {__byte_perm(upper.x, lower.x, 0x5140), __byte_perm(upper.x, lower.x, 0x7362),
+          __byte_perm(upper.y, lower.y, 0x5140), __byte_perm(upper.y, lower.y, 0x7362),
+          __byte_perm(upper.z, lower.z, 0x5140), __byte_perm(upper.z, lower.z, 0x7362),
+          __byte_perm(upper.w, lower.w, 0x5140), __byte_perm(upper.w, lower.w, 0x7362)};
 }
 
 // Two values of one part, the first of them `i`.
@@ -81,62 +86,98 @@ __device__ void store(const unsigned (&sums)[kLaneBytes], int parts, int lane, C
   }
 }
 
-// One output row of a lane's bytes, which begin at `data` in the plane's first row.
+// The warp's output rows, `row` and those after it up to `lines`, of a lane's bytes, which begin at `data` in the
+// plane's first row.
 template <bool kWhole>
 __device__ void resize_rows(const uint8_t* data, int64_t stride, int left, const CudaImagePlane& plane,
-                            const int32_t* tables, int row, int lane, Chunk& chunk) {
-  const int first = tables[plane.first_row_table + row], pairs = tables[plane.pairs_table + row];
-  const int32_t* const weights = tables + plane.weight_table + ptrdiff_t{row} * plane.pairs;
-  unsigned sums[kLaneBytes];
-  for (unsigned& sum : sums) sum = 1U << (plane.shift - 1);
-  const uint8_t* from = data + first * stride;
-#pragma unroll 2
-  for (int pair = 0; pair < pairs; ++pair, from += 2 * stride) {
-    const bool last = first + 2 * pair + 1 >= plane.height;  // no lower row: its weight is 0
-    const uint4 upper = load<kWhole>(from, left), lower = load<kWhole>(last ? from : from + stride, left);
-    const unsigned weight = weights[pair];
-    add_pair(upper.x, lower.x, weight, sums);
-    add_pair(upper.y, lower.y, weight, sums + 4);
-    add_pair(upper.z, lower.z, weight, sums + 8);
-    add_pair(upper.w, lower.w, weight, sums + 12);
+                            const int32_t* tables, int row, int lines, int lane, Chunk (&chunks)[kLines]) {
+  constexpr int at_once = kWhole ? kAtOnce : 1;
+  int first[kLines], pairs[kLines];
+  unsigned sums[kLines][kLaneBytes];
+#pragma unroll
+  for (int line = 0; line < kLines; ++line) {
+    const int at = row + min(line, lines - 1);
+    first[line] = tables[plane.first_pair_table + at];
+    pairs[line] = tables[plane.pairs_table + at];
+    for (unsigned& sum : sums[line]) sum = 1U << (plane.shift - 1);
   }
-  for (unsigned& sum : sums) sum >>= plane.shift;
-  store(sums, plane.interleaved, lane, chunk);
+  const int32_t* const weights = tables + plane.weight_table + ptrdiff_t{row} * plane.pairs;
+  const int next_line = lines == 1 ? 0 : plane.pairs;
+  static_assert(kLines == 2);
+  const int begin = min(first[0], first[1]), end = max(first[0] + pairs[0], first[1] + pairs[1]);
+  for (int batch = begin; batch < end; batch += at_once) {
+    uint4 upper[at_once], lower[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const int y = 2 * (batch + i);
+      if (batch + i >= end) continue;
+      upper[i] = load<kWhole>(data + y * stride, left);
+      lower[i] = load<kWhole>(data + min(y + 1, plane.height - 1) * stride, left);  // past the end: weight 0
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (batch + i >= end) continue;
+      const Columns columns = interleave(upper[i], lower[i]);
+#pragma unroll
+      for (int line = 0; line < kLines; ++line) {
+        const int pair = batch + i - first[line];
+        if (pair < 0 || pair >= pairs[line]) continue;
+        const auto weight = static_cast<unsigned>(weights[line * next_line + pair]);
+#pragma unroll
+        for (int word = 0; word < 2 * kWords; ++word) {
+          unsigned* const sum = sums[line] + 2 * word;
+          sum[0] = __dp2a_lo(weight, columns.words[word], sum[0]);
+          sum[1] = __dp2a_hi(weight, columns.words[word], sum[1]);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int line = 0; line < kLines; ++line) {
+    for (unsigned& sum : sums[line]) sum >>= plane.shift;
+    store(sums[line], plane.interleaved, lane, chunks[line]);
+  }
 }
 
 // What of the taps of a lane's output columns in one channel lies in the chunk whose parts begin at `begin_pair`.
 // kClips: not all of them do.
 template <bool kClips>
-__device__ void resize_columns(const Chunk& chunk, int begin_pair, const CudaImagePlane& plane,
+__device__ void resize_columns(const Chunk (&chunks)[kLines], int begin_pair, const CudaImagePlane& plane,
                                const CudaImageChannel& channel, const int32_t* tables, int columns,
-                               const int (&column)[kPixels], unsigned (&sums)[kPixels]) {
-  const unsigned* values[kPixels];
-  const int32_t* weights[kPixels];
+                               const int (&column)[kPixels], unsigned (&sums)[kLines][kPixels]) {
+  const uint2* weights[kPixels];  // of two pairs
   int first[kPixels];
-  unsigned low[kPixels] = {}, high[kPixels] = {};
+  unsigned low[kLines][kPixels] = {}, high[kLines][kPixels] = {};
 #pragma unroll
   for (int pixel = 0; pixel < kPixels; ++pixel) {
     first[pixel] = tables[channel.first_table + column[pixel]] - begin_pair;
-    values[pixel] = chunk.pairs + channel.part * plane.part_pairs + (kClips ? 0 : first[pixel]);
-    weights[pixel] = tables + channel.weight_table + column[pixel];
+    weights[pixel] = reinterpret_cast<const uint2*>(tables + channel.weight_table) + column[pixel];
   }
-#pragma unroll 4
-  for (int pair = 0; pair < channel.pairs; ++pair) {
+  const int part = channel.part * plane.part_pairs;
+  for (int pair = 0; pair < channel.pairs; pair += 2) {
 #pragma unroll
     for (int pixel = 0; pixel < kPixels; ++pixel) {
-      int at = pair;
-      auto weight = static_cast<unsigned>(*weights[pixel]);
+      const uint2 both = *weights[pixel];
       weights[pixel] += columns;
-      if constexpr (kClips) {
-        at += first[pixel];
-        if (at < 0 || at >= plane.part_pairs) at = 0, weight = 0;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        int at = first[pixel] + pair + i;
+        unsigned weight = i == 0 ? both.x : both.y;
+        if (kClips && (at < 0 || at >= plane.part_pairs)) at = 0, weight = 0;
+#pragma unroll
+        for (int line = 0; line < kLines; ++line) {
+          const unsigned values = chunks[line].pairs[part + at];
+          low[line][pixel] = __dp2a_lo(values, weight, low[line][pixel]);
+          high[line][pixel] = __dp2a_hi(values, weight, high[line][pixel]);
+        }
       }
-      low[pixel] = __dp2a_lo(values[pixel][at], weight, low[pixel]);
-      high[pixel] = __dp2a_hi(values[pixel][at], weight, high[pixel]);
     }
   }
 #pragma unroll
-  for (int pixel = 0; pixel < kPixels; ++pixel) sums[pixel] = low[pixel] + (high[pixel] << 8);
+  for (int line = 0; line < kLines; ++line) {
+#pragma unroll
+    for (int pixel = 0; pixel < kPixels; ++pixel) sums[line][pixel] = low[line][pixel] + (high[line][pixel] << 8);
+  }
 }
 
 template <class Element>
@@ -175,48 +216,56 @@ __global__ void __launch_bounds__(kThreads, 4)
                    const __grid_constant__ Frames frames, void* tensors) {
   const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
   const int first_column = static_cast<int>(blockIdx.x) * kernel.tile_columns;
-  const int full_row = static_cast<int>(blockIdx.y) * kTileRows + warp, row = full_row - kernel.top;
+  // Counted so that the picture begins with a warp's first row.
+  const int full_row = static_cast<int>(blockIdx.y) * kTileRows + warp * kLines - kernel.top % kLines;
   if (full_row >= kernel.full_rows) return;
   const CudaImageFrame& frame = frames.frame[blockIdx.z];
   Element* const tensor = static_cast<Element*>(tensors) + static_cast<size_t>(blockIdx.z) * kernel.tensor_size;
-  Chunk& chunk = shared_memory<Chunks>().of_warp[warp];
+  Chunk(&chunks)[kLines] = shared_memory<Chunks>().of_warp[warp];
 
-  const bool row_inside = row >= 0 && row < kernel.rows;
-  int inputs[kPixels][3] = {}, column[kPixels];  // of the picture; past it or the tile the nearest, its sums unused
+  // Of the picture: rows, of which there may be none, and columns; past it or the tile the nearest, whose sums go
+  // unused.
+  const int row = full_row - kernel.top, lines = row < 0 ? 0 : min(kLines, kernel.rows - row);
+  int column[kPixels], inputs[kLines][kPixels][3] = {};
 #pragma unroll
   for (int pixel = 0; pixel < kPixels; ++pixel) {
     const int offset = min(lane + pixel * kWarp, kernel.tile_columns - 1);
     column[pixel] = min(max(first_column + offset - kernel.left, 0), kernel.columns - 1);
   }
-  for (int p = 0, input = 0; row_inside && p < kernel.plane_count; input += kernel.planes[p++].channels) {
+  for (int p = 0, input = 0; lines > 0 && p < kernel.plane_count; input += kernel.planes[p++].channels) {
     const CudaImagePlane& plane = kernel.planes[p];
     const uint8_t* const data = frame.planes[plane.plane];
     const int64_t stride = frame.strides[plane.plane];
     const bool aligned = (reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>(stride)) % kLaneBytes == 0;
     int begin_pair = tables[plane.begin_table + blockIdx.x], begin = 2 * begin_pair * plane.interleaved;
-    const int chunks = tables[plane.chunks_table + blockIdx.x];
-    for (int i = 0; i < chunks; ++i) {
+    const int count = tables[plane.chunks_table + blockIdx.x];
+    for (int i = 0; i < count; ++i) {
       const int byte = begin + kLaneBytes * lane, left = plane.row_bytes - byte;
       if (kLaneBytes * lane < plane.chunk && left > 0) {
         if (aligned && left >= kLaneBytes) {
-          resize_rows<true>(data + byte, stride, left, plane, tables, row, lane, chunk);
+          resize_rows<true>(data + byte, stride, left, plane, tables, row, lines, lane, chunks);
         } else {
-          resize_rows<false>(data + byte, stride, left, plane, tables, row, lane, chunk);
+          resize_rows<false>(data + byte, stride, left, plane, tables, row, lines, lane, chunks);
         }
       }
       __syncwarp();
       for (int c = 0; c < plane.channels; ++c) {
         const CudaImageChannel& channel = plane.channel[c];
-        unsigned sums[kPixels];
-        if (chunks == 1 && channel.pairs <= plane.part_pairs) {
-          resize_columns<false>(chunk, begin_pair, plane, channel, tables, kernel.columns, column, sums);
+        unsigned sums[kLines][kPixels];
+        if (count == 1 && channel.pairs <= plane.part_pairs) {
+          resize_columns<false>(chunks, begin_pair, plane, channel, tables, kernel.columns, column, sums);
         } else {
-          resize_columns<true>(chunk, begin_pair, plane, channel, tables, kernel.columns, column, sums);
+          resize_columns<true>(chunks, begin_pair, plane, channel, tables, kernel.columns, column, sums);
         }
 #pragma unroll
-        for (int pixel = 0; pixel < kPixels; ++pixel) {
+        for (int line = 0; line < kLines; ++line) {
 #pragma unroll
-          for (int k = 0; k < 3; ++k) inputs[pixel][k] += k == input + c ? static_cast<int>(sums[pixel]) : 0;
+          for (int pixel = 0; pixel < kPixels; ++pixel) {
+#pragma unroll
+            for (int k = 0; k < 3; ++k) {
+              inputs[line][pixel][k] += k == input + c ? static_cast<int>(sums[line][pixel]) : 0;
+            }
+          }
         }
       }
       __syncwarp();
@@ -226,11 +275,15 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 
 #pragma unroll
-  for (int pixel = 0; pixel < kPixels; ++pixel) {
-    const int offset = lane + pixel * kWarp, full_column = first_column + offset;
-    if (offset < kernel.tile_columns && full_column < kernel.full_columns) {
-      const bool inside = row_inside && full_column - kernel.left == column[pixel];
-      finish(kernel, tensor, full_row, full_column, inside, inputs[pixel]);
+  for (int line = 0; line < kLines; ++line) {
+    const int to = full_row + line;
+#pragma unroll
+    for (int pixel = 0; pixel < kPixels; ++pixel) {
+      const int offset = lane + pixel * kWarp, full_column = first_column + offset;
+      if (to < 0 || to >= kernel.full_rows) continue;
+      if (offset >= kernel.tile_columns || full_column >= kernel.full_columns) continue;
+      const bool inside = line < lines && full_column - kernel.left == column[pixel];
+      finish(kernel, tensor, to, full_column, inside, inputs[line][pixel]);
     }
   }
 }
@@ -259,9 +312,9 @@ cudaError_t image_to_tensor(const CudaImagePlan& plan, const int32_t* tables, st
     Frames batch{};
     std::copy_n(frames.begin() + static_cast<ptrdiff_t>(first), count, batch.frame);
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(divide_up(kernel.full_columns, kernel.tile_columns), divide_up(kernel.full_rows, kTileRows),
-                          static_cast<unsigned>(count));
-    config.blockDim = dim3(kWarp, kTileRows);
+    config.gridDim = dim3(divide_up(kernel.full_columns, kernel.tile_columns),
+                          divide_up(kernel.full_rows + kernel.top % kLines, kTileRows), static_cast<unsigned>(count));
+    config.blockDim = dim3(kWarp, kWarps);
     config.stream = stream;
     void* const to = static_cast<std::byte*>(tensor) + first * tensor_bytes;
     const cudaError_t error = cudaLaunchKernelEx(&config, kernel_for(kernel.type), kernel, tables, batch, to);

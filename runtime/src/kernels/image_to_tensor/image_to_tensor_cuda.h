@@ -10,10 +10,10 @@
 // and two rows eight byte permutations and 16 dot products of two make one pair of taps, 0.2 G operations in all. By
 // columns a pair of taps is two dot products, of the low and of the high bytes of its weights: 0.03 G.
 //
-// Launch: a warp makes a tile of one output row, alone: it resizes the rows of a chunk of bytes, 16 neighbours a lane,
+// Launch: a warp makes a tile of two output rows, alone: it resizes the rows of a chunk of bytes, 16 neighbours a lane,
 // into its own piece of shared memory, channels apart, then each lane resizes the columns of its pixels there. A tile
 // is as wide as one chunk allows, unless the taps of few pixels span more. Neighbouring output rows share half their
-// source rows: the eight warps of a block have eight of them, so most of what is read twice comes from L1. Tables of
+// source rows: those of a warp are read once, and most of what warps of a block both read comes from L1. Tables of
 // taps are in global memory, read by a whole warp at one address (rows) or at 32 neighbouring ones (columns).
 #pragma once
 
@@ -41,21 +41,21 @@ constexpr int kCudaImageChunk = 512;       // the most bytes of a row that a war
 // Of one channel of a plane. Like all that ends in "table", where in CudaImagePlan::tables.
 struct CudaImageChannel {
   int part;          // its samples are among the bytes part, part + interleaved, ... of a row
-  int pairs;         // of those bytes, for each output column
+  int pairs;         // of those bytes, for each output column; even
   int first_table;   // [columns]: the first pair
-  int weight_table;  // [pairs][columns]: the low bytes of both weights, then the high ones
+  int weight_table;  // [pairs / 2][columns][2]: the low bytes of both weights of a pair, then the high ones
 };
 
 struct CudaImagePlane {
   int plane, channels;
-  int interleaved;                   // parts of a row, its bytes dealt to them in turn
-  int chunk, part_pairs;             // bytes; pairs of them in each part
-  int row_bytes, height;             // readable
-  int shift;                         // from sums of the row pass to 1/128 level
-  int pairs;                         // of rows, the most of any output row
-  int first_row_table, pairs_table;  // [rows]: the first row, and how many pairs from there
-  int weight_table;                  // [rows][pairs]: two 16-bit weights each
-  int begin_table, chunks_table;     // [column tiles]: the first pair of a part that a tile needs, and its chunks
+  int interleaved;                    // parts of a row, its bytes dealt to them in turn
+  int chunk, part_pairs;              // bytes; pairs of them in each part
+  int row_bytes, height;              // readable
+  int shift;                          // from sums of the row pass to 1/128 level
+  int pairs;                          // of rows 2k and 2k + 1, the most of any output row
+  int first_pair_table, pairs_table;  // [rows]: the first pair, and how many
+  int weight_table;                   // [rows][pairs]: two 16-bit weights each
+  int begin_table, chunks_table;      // [column tiles]: the first pair of a part that a tile needs, and its chunks
   CudaImageChannel channel[3];
 };
 
@@ -76,7 +76,7 @@ struct CudaImageKernel {
   float factor[3][3], offset[3], least[3], most[3], pad[3];
 };
 
-// Of one geometry. `tables` must be copied to the device before a launch.
+// Of one geometry. `tables` must be copied to the device before a launch, aligned to 8 bytes.
 struct CudaImagePlan {
   CudaImageKernel kernel{};
   std::vector<int32_t> tables;

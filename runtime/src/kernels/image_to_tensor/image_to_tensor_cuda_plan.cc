@@ -9,7 +9,9 @@ namespace {
 
 constexpr int kLaneBytes = 16, kLeastTile = 8;
 
+// At an even place.
 int append(std::vector<int32_t>& tables, const std::vector<int32_t>& table) {
+  tables.resize((tables.size() + 1) / 2 * 2);
   const auto at = static_cast<int>(tables.size());
   tables.insert(tables.end(), table.begin(), table.end());
   return at;
@@ -48,15 +50,16 @@ int chunk_of(SurfaceLayout layout) { return kCudaImageChunk / alignment_of(layou
 void add_rows(const QuantisedTaps& rows, CudaImagePlane& plane, std::vector<int32_t>& tables) {
   std::vector<int32_t> first, pairs, weights;
   for (const auto& tap : rows.taps) {
-    first.push_back(tap.first);
-    pairs.push_back((static_cast<int>(tap.weights.size()) + 1) / 2);
+    first.push_back(tap.first / 2);
+    pairs.push_back((tap.last() + 1) / 2 - tap.first / 2);
   }
   plane.pairs = *std::max_element(pairs.begin(), pairs.end());
   for (const auto& tap : rows.taps) {
-    for (int y = tap.first; y < tap.first + 2 * plane.pairs; y += 2) weights.push_back(tap.at(y) | tap.at(y + 1) << 16);
+    const int begin = tap.first / 2 * 2;
+    for (int y = begin; y < begin + 2 * plane.pairs; y += 2) weights.push_back(tap.at(y) | tap.at(y + 1) << 16);
   }
   plane.shift = rows.bits - 7;
-  plane.first_row_table = append(tables, first);
+  plane.first_pair_table = append(tables, first);
   plane.pairs_table = append(tables, pairs);
   plane.weight_table = append(tables, weights);
 }
@@ -120,6 +123,7 @@ CudaImageChannel add_channel(const ResizedPlane& plane, int c, const Tiles& tile
   const auto& taps = plane.columns[c].taps;
   int pairs = 0;
   for (const auto& tap : taps) pairs = std::max(pairs, pair_of(tap.last() - 1) - pair_of(tap.first) + 1);
+  pairs = (pairs + 1) / 2 * 2;
 
   const size_t columns = taps.size();
   std::vector<int32_t> first, weights(columns * static_cast<size_t>(pairs));
@@ -131,7 +135,8 @@ CudaImageChannel add_channel(const ResizedPlane& plane, int c, const Tiles& tile
     for (int x = taps[column].first; x < taps[column].last(); ++x) {
       const int weight = taps[column].at(x), odd = (first_byte + x * step) / parts % 2;
       const auto pair = static_cast<size_t>(pair_of(x) - first[column]);
-      weights[pair * columns + column] |= (weight & 0xff) << (8 * odd) | (weight >> 8) << (16 + 8 * odd);
+      weights[(pair / 2 * columns + column) * 2 + pair % 2] |= (weight & 0xff) << (8 * odd) | (weight >> 8)
+                                                                                                  << (16 + 8 * odd);
     }
   }
   return {first_byte % parts, pairs, append(tables, first), append(tables, weights)};
