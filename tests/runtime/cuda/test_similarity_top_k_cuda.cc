@@ -225,38 +225,6 @@ TYPED_TEST(SimilarityTopKCuda, FindsAsManyAsTheLimit) {
   }
 }
 
-TYPED_TEST(SimilarityTopKCuda, EqualScoresRankByRow) {
-  for (const Sizes& sizes : std::vector<Sizes>{{600, 4, 1, 100}, {600, 4, 7, 100, 2}}) {
-    for (const mme_metric metric : {MME_DOT, MME_EUCLIDEAN}) {
-      in_every_order([&] {
-        randoms.seed(3);
-        Search<TypeParam>(sizes, metric, trit, trit).run_and_check(true);
-      });
-      Search<TypeParam>(sizes, metric, one, one).run_and_check(true);
-    }
-    Search<TypeParam>(sizes, MME_COSINE, one, one).run_and_check(true);
-  }
-}
-
-// Each row nearer than those before: all of them are kept, and sorted, for a while. And the reverse.
-TYPED_TEST(SimilarityTopKCuda, OfRowsInOrderFindsTheNearest) {
-  const auto rising = [](int row, int column) { return static_cast<float>(column == 0 ? row / 128 - 64 : row % 128); };
-  const auto falling = [](int row, int column) {
-    return static_cast<float>(column == 0 ? 64 - row / 128 : -(row % 128));
-  };
-  const auto query = [](int, int column) { return column == 0 ? 128.0F : 1.0F; };
-  for (const Sizes& sizes : std::vector<Sizes>{{5000, 2, 1, 10}, {5000, 2, 1, 200}, {5000, 2, 3, 120}}) {
-    Search<TypeParam>(sizes, MME_DOT, rising, query).run_and_check(true);
-    Search<TypeParam>(sizes, MME_DOT, falling, query).run_and_check(true);
-  }
-}
-
-// Of more blocks than there is room for the best row of each.
-TEST(SimilarityTopKCudaBlocks, OfAnyNumberAreMerged) {
-  const auto scattered = [](int row, int) { return static_cast<float>(row * 7919 % 99991); };
-  Search<float>({260 * 128, 1, 2, 20, 130}, MME_DOT, scattered, one).run_and_check(true);
-}
-
 TYPED_TEST(SimilarityTopKCuda, RowsThatAreNoNumbersRankLast) {
   if constexpr (!std::is_same_v<TypeParam, int8_t>) {
     for (const int queries : {1, 2}) {
@@ -339,6 +307,36 @@ TYPED_TEST(SimilarityTopKCuda, SizesOutOfRangeAreRefused) {
   search.query_count = 0;
   search.gallery.count = 9;
   EXPECT_EQ(mmedge::similarity_top_k(search, nullptr), cudaSuccess);
+}
+
+// ---- How rows rank, whatever their type
+// ------------------------------------------------------------------------------
+
+TEST(SimilarityTopKCudaRanking, EqualScoresRankByRow) {
+  for (const Sizes& sizes : std::vector<Sizes>{{600, 4, 1, 100}, {600, 4, 7, 100, 2}}) {
+    in_every_order([&] {
+      randoms.seed(3);
+      Search<float>(sizes, MME_EUCLIDEAN, trit, trit).run_and_check(true);
+    });
+    Search<float>(sizes, MME_DOT, trit, trit).run_and_check(true);
+    for (const mme_metric metric : kMetrics) Search<float>(sizes, metric, one, one).run_and_check(true);
+  }
+}
+
+// Each row nearer than those before: all of them are kept, and sorted, for a while. And the reverse.
+TEST(SimilarityTopKCudaRanking, OfRowsInOrderTheNearestAreFound) {
+  const auto rising = [](int row, int) { return static_cast<float>(row); };
+  const auto falling = [](int row, int) { return static_cast<float>(-row); };
+  for (const Sizes& sizes : std::vector<Sizes>{{5000, 1, 1, 10}, {5000, 1, 1, 200}, {3000, 1, 3, 120}}) {
+    Search<float>(sizes, MME_DOT, rising, one).run_and_check(true);
+    Search<float>(sizes, MME_DOT, falling, one).run_and_check(true);
+  }
+}
+
+// There are more than there is room for the best row of each, and the last has the nearest.
+TEST(SimilarityTopKCudaRanking, WhatAnyNumberOfBlocksFoundIsMerged) {
+  const auto scattered = [](int row, int) { return static_cast<float>(row == 256 * 128 ? 99991 : row * 7919 % 99991); };
+  Search<float>({257 * 128, 1, 2, 20, 130}, MME_DOT, scattered, one).run_and_check(true);
 }
 
 }  // namespace
