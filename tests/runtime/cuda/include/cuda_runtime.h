@@ -114,6 +114,10 @@ inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits);
 // The place of the lowest bit that is set, from 1; of none: 0.
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
+// On a device these are within 2 units in the last place.
+inline float __fdividef(float a, float b) { return a / b; }
+inline float rsqrtf(float value) { return 1.0F / std::sqrt(value); }
+
 inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
 using std::max;
 using std::min;
