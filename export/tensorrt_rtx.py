@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,22 @@ def build_engine(model: bytes, *, compute_capabilities: Sequence[str] = ("8.6", 
         )
 
 
-def _ask(request: Mapping[str, Any], model: bytes, timeout_s: int) -> dict[str, Any]:
+def installed_version() -> str:
+    """Of TensorRT-RTX.
+
+    Raises:
+        EngineError: it is not installed.
+    """
     if find_spec(_LIBRARIES) is None or find_spec(_BINDINGS) is None:
         raise EngineError(
             "TensorRT-RTX is not installed: expected the packages onnxruntime-ep-nv-tensorrt-rtx-cu13 and"
-            " tensorrt-rtx-cu13-bindings; install both with pip"
+            " tensorrt-rtx-cu13-bindings; install both with pip install 'mmedge[tensorrt]'"
         )
+    return version("tensorrt-rtx-cu13-bindings")
+
+
+def _ask(request: Mapping[str, Any], model: bytes, timeout_s: int) -> dict[str, Any]:
+    installed_version()
     command = [sys.executable, "-m", "mmedge.export.tensorrt_rtx", json.dumps(request)]
     try:
         done = subprocess.run(command, input=model, capture_output=True, timeout=timeout_s, check=False)

@@ -15,6 +15,7 @@ _COMMANDS = {
     "evaluate": "Measure a bundle or a checkpoint on a data set.",
     "export": "Export a checkpoint to a bundle, through the parity gate.",
     "calibrate": "Make a faster bundle in INT8, within a budget of accuracy.",
+    "build": "Compile a bundle's graph for GPUs, ahead of time.",
     "diff": "Find where two bundles of one model part.",
     "inspect": "Show what a bundle holds.",
     "run": "Run a bundle on files.",
