@@ -121,7 +121,7 @@ __device__ void mix(const CudaFusion<Element>& fusion, int first, int rows, unsi
     }
 #pragma unroll
     for (int r = 0; r < kTileRows; ++r) {
-      if (r < rows) store(fusion.y + static_cast<size_t>(first + r) * fusion.dimension + column, mixed[r]);
+      if (r < rows) store(fusion.y + (static_cast<size_t>(first) + r) * fusion.dimension + column, mixed[r]);
     }
   }
 }

@@ -76,7 +76,7 @@ struct ByteRange {
 // What of a plane's row a tile needs, from where a chunk may begin.
 ByteRange tile_bytes(const ResizedPlane& plane, const Tiles& tiles, int tile) {
   int least = INT_MAX, most = 0;
-  for (int c = 0; c < size_of(plane.layout).channels; ++c) {
+  for (int c = 0; c < 3 && c < size_of(plane.layout).channels; ++c) {
     const auto [step, first_byte] = bytes_of(plane.layout, c);
     const auto& taps = plane.columns[c].taps;
     const int columns = static_cast<int>(taps.size());

@@ -121,7 +121,7 @@ __device__ __forceinline__ void real_dft(const float* x, int stride, float* re, 
     re[half] = e_re[0] - o_re[0];
 #pragma unroll
     for (int k = 1; 2 * k < half; ++k) {
-      float m_im;
+      float m_im = 0.0F;
       butterfly(w.re[k], w.im[k], e_re[k], e_im[k], o_re[k], o_im[k], re[k], im[k], re[half - k], m_im);
       im[half - k] = -m_im;
     }

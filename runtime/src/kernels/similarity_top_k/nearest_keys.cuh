@@ -48,13 +48,14 @@ struct NearestKeys {
   __device__ bool settle(int k, bool offered, bool end) {
     const bool any = __syncthreads_or(offered ? 1 : 0) != 0;
     if (!any && !end) return false;
+    const auto wanted = static_cast<unsigned>(k);
     unsigned most = 0;
     for (const unsigned one : count) most = max(most, one);
-    if (end || most > kRound || (threshold[0] == 0 && most >= static_cast<unsigned>(k))) {
+    if (end || most > unsigned{kRound} || (threshold[0] == 0 && most >= wanted)) {
       sort(most);
       const int list = static_cast<int>(threadIdx.x);
-      if (list < kLists && count[list] >= static_cast<unsigned>(k)) {
-        count[list] = static_cast<unsigned>(k);
+      if (list < kLists && count[list] >= wanted) {
+        count[list] = wanted;
         threshold[list] = keys[list][k - 1];
       }
     }
@@ -67,9 +68,11 @@ struct NearestKeys {
   __device__ void sort(unsigned most) {
     const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
     int size = 2 * kWarp;
-    while (size < static_cast<int>(most)) size *= 2;
+    const auto needed = static_cast<int>(most);
+    while (size < needed) size *= 2;
     for (int i = thread; i < kLists * size; i += threads) {
-      if (i % size >= static_cast<int>(count[i / size])) keys[i / size][i % size] = 0;
+      const auto held = static_cast<int>(count[i / size]);
+      if (i % size >= held) keys[i / size][i % size] = 0;
     }
     __syncthreads();
     for (int run = 2; run <= size; run *= 2) {

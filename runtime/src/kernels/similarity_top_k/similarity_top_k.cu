@@ -194,9 +194,7 @@ __device__ bool scan_tile(const CudaSimilarity& search, int tile, Shared<kQuerie
         add_vectors<Element, kDistance>(vectors, shared.query, at / 4 + group * kRowLanes + row_lane, gallery.scale,
                                         sums, squares);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          vectors[r] = {{vectors[r].words[2], vectors[r].words[3]}};  // the groups that are left, of int8
-        }
+        for (auto& row : vectors) row = {{row.words[2], row.words[3]}};  // the groups that are left, of int8
       }
     }
   }
