@@ -115,13 +115,13 @@ test-cuda: build/cuda/ptxas.log  ## The CUDA kernels, compiled; test-cpp runs th
 	$(BIN)/python scripts/cuda_resources.py $< runtime/src/kernels/cuda_resources.md
 
 gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels against the CPU's, and timed beside PyTorch
+	rm -rf build/gpu
 	toolkit=$$(echo $(CURDIR)/.venv/lib/python*/site-packages/nvidia/cu13); \
-	nvcc=$$(command -v nvcc || echo $$toolkit/bin/nvcc); \
+	if nvcc=$$(command -v nvcc); then libraries=; else nvcc=$$toolkit/bin/nvcc libraries=-L$$toolkit/lib; fi; \
 	cmake -S . -B build/gpu -G Ninja -DMMEDGE_CUDA=ON -DMMEDGE_TESTS=ON -DCMAKE_CUDA_COMPILER=$$nvcc \
-	  -DCMAKE_CUDA_FLAGS=-L$$toolkit/lib -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) > build/configure.log
+	  -DCMAKE_CUDA_FLAGS=$$libraries -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) > build/configure.log
 	cmake --build build/gpu --target test_gpu bench_kernels
 	$(BIN)/pytest -rs tests/gpu
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps torchaudio
 	$(BIN)/python benchmarks/gpu/bench_kernels.py
 
 fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time
