@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from mmedge.calibration.graph import GraphIndex
-from mmedge.calibration.layers import Layer, quantize, weight_scales
+from mmedge.calibration.layers import Layer, activation_scale, quantize, weight_scales
 
 
 class GraphEditor:
@@ -52,11 +52,11 @@ class GraphEditor:
         self._pairs += 1
         return self.add("DequantizeLinear", quantized, f"{quantized[0]}/{self._pairs}", **attributes)
 
-    def weight(self, layer: Layer, input_scale: float) -> tuple[str, npt.NDArray[np.float32]]:
-        """A float reading of a layer's weight in int8, and the steps of its channels."""
+    def weight(self, layer: Layer, amax: float) -> tuple[str, npt.NDArray[np.float32]]:
+        """A float reading of the int8 weight of a layer that takes magnitudes up to `amax`, and its channels' steps."""
         weight = self.index.constant(layer.weight)
         assert weight is not None
-        scales = weight_scales(weight, layer.axis, self.index.constant(layer.bias), input_scale)
+        scales = weight_scales(weight, layer.axis, self.index.constant(layer.bias), activation_scale(amax))
         return self.dequantize(*self._store(layer.name, weight, scales, layer.axis), axis=layer.axis), scales
 
     def stored_weight(self, name: str, weight: str) -> tuple[str, str]:

@@ -25,8 +25,11 @@ class Grid:
 
     @classmethod
     def of(cls, amax: float, never_negative: bool) -> Grid:
-        """The steps of TensorRT's int8: zero in the middle, or at the low end, where nothing is below it."""
-        return cls(activation_scale(amax), 0 if never_negative else 128)
+        """Zero in the middle, and the steps of TensorRT's int8; or at the low end, where nothing is below it, and half
+        of them, so that both end at the same value.
+        """
+        step = activation_scale(amax)
+        return cls(step / 2, 0) if never_negative else cls(step, 128)
 
 
 def emit_cpu(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
@@ -156,7 +159,7 @@ class _CpuEmitter:
         shape = self._shapes.get(layer.source, ())
         by_rows = node.op_type == "MatMul" and len(shape) == 3
         source = self._rows(layer.source, shape) if by_rows else layer.source
-        inputs = [self._read(source), *self._parameters(layer, self._grid(layer.source).scale)]
+        inputs = [self._read(source), *self._parameters(layer)]
         made, output = layer.output in self._made, layer.output
         relu = layer.relu_node if not made else None
         # From the product through its shape and its ReLU, as far as each is there.
@@ -186,14 +189,14 @@ class _CpuEmitter:
             self._write(rows, self._editor.add("Reshape", [values, flat], rows), name)
         return rows
 
-    def _parameters(self, layer: Layer, input_scale: float) -> list[str]:
+    def _parameters(self, layer: Layer) -> list[str]:
         """The layer's weight in int8, and its bias in the int32 of their products."""
         editor, name = self._editor, layer.name
-        weight, scales = editor.weight(layer, input_scale)
+        weight, scales = editor.weight(layer, self._ranges[self._index.root(layer.source)])
         bias = self._index.constant(layer.bias)
         if bias is None:
             return [weight]
-        products = np.float32(input_scale) * scales
+        products = np.float32(self._grid(layer.source).scale) * scales
         stored = editor.constant(f"{name}/bias", np.rint(bias / products).astype(np.int32))
         scale = editor.constant(f"{name}/bias_scale", products)
         return [weight, editor.dequantize(stored, scale, axis=0)]

@@ -39,7 +39,7 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
         layer = layers.get(node.name)
         if layer is not None:
             copy.input[0] = pair(layer.source)
-            copy.input[1], _ = editor.weight(layer, activation_scale(ranges[index.root(layer.source)]))
+            copy.input[1], _ = editor.weight(layer, ranges[index.root(layer.source)])
         elif node.name in skips:
             copy.input[list(node.input).index(skips[node.name])] = pair(skips[node.name])
         editor.nodes.append(copy)

@@ -162,20 +162,23 @@ def tensors_to_range(model: onnx.ModelProto) -> list[str]:
 
 
 def activation_scale(amax: float) -> float:
-    """Of a tensor whose magnitudes go up to `amax`: its step in 8 bits, above 0 whatever it holds."""
-    return float(np.float32(max(amax / LEVELS, LEAST_SCALE)))
+    """Of a tensor whose magnitudes go up to `amax`: its step in 8 bits, above 0 whatever it holds; of 11 binary digits,
+    so that it is the same in float16.
+    """
+    digits, exponent = np.frexp(max(amax / LEVELS, LEAST_SCALE))
+    return float(np.ldexp(np.rint(digits * 2**11) / 2**11, exponent))
 
 
 def weight_scales(
     weight: npt.NDArray[np.float32], axis: int, bias: npt.NDArray[np.float32] | None, input_scale: float
 ) -> npt.NDArray[np.float32]:
     """A step per channel, float32 [channels]: the largest magnitude is 127 steps. A channel of nothing, or one too
-    faint beside its bias for 32 bits of their common step, gets as large a step as keeps the bias.
+    faint beside its bias for 32 bits of their common step, or of half of it, gets as large a step as keeps the bias.
     """
     others = tuple(dimension for dimension in range(weight.ndim) if dimension != axis)
     scales = np.maximum(np.abs(weight).max(axis=others) / LEVELS, LEAST_SCALE)
     if bias is not None:
-        scales = np.maximum(scales, np.abs(bias) / (input_scale * 2.0**30))
+        scales = np.maximum(scales, np.abs(bias) / (input_scale * 2.0**29))
     return np.asarray(scales, np.float32)
 
 

@@ -133,8 +133,8 @@ def test_gradients_pass_the_rounding_and_stop_at_the_range() -> None:
     example = {"input": torch.zeros(1, 4)}
     graph = export_graph(model, example, target=find_target("onnxruntime"), output_names=["y"])
     (layer,) = find_layers(graph)
-    scale = 1.0 / 127
-    assert fake_quantize(model, graph, {layer.source: 1.0, layer.output: 1.0}, [layer.name]) == []
+    scale = 1.0 / 128  # of few binary digits, so that 127 such steps are all that the range has
+    assert fake_quantize(model, graph, dict.fromkeys([layer.source, layer.output], 127 * scale), [layer.name]) == []
     x = torch.tensor([[0.3, -0.9, 1.5, -7.0]], requires_grad=True)
     weight = model[0].weight
     model.train()
