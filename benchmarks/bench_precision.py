@@ -17,9 +17,10 @@ accuracy falls with all modalities or on average over their subsets; `p_value` t
 better as for the worse, over all samples and subsets (McNemar's exact test); `pairs`, how many those are; `size_ratio`
 of the graphs' files; `layers_int8` of `layers`. `steps_apart`: by how many steps of TensorRT's grid the tensors that
 both files round differ, on every eleventh of the rows calibrated on, of all subsets: the share of values within one,
-and of the tensor that is furthest off the mean and the most. `naive` is ONNX Runtime's own `quantize_static` of the
-whole graph, QDQ with its default types, on as many rows: its speed-up, its size, and on how many of all it answers as
-FP32 does.
+and of the tensor that is furthest off the mean and the most; `steps_apart_locally`: the same where the CPU's graph is
+given the tensors before as TensorRT's has them, so that each layer shows alone. `naive` is ONNX Runtime's own
+`quantize_static` of the whole graph, QDQ with its default types, on as many rows: its speed-up, its size, and on how
+many of all it answers as FP32 does.
 """
 
 from __future__ import annotations
@@ -41,10 +42,8 @@ from scipy.stats import binomtest
 
 from mmedge.calibrating import CalibratedBundle, Settings, calibrate_bundle
 from mmedge.calibration.collect import session_on_one_thread, subset_rows
-from mmedge.calibration.graph import with_float_weights, with_outputs
-from mmedge.calibration.ranges import LEVELS
 from mmedge.calibration.search import Stopwatch
-from mmedge.calibration.table import CALIBRATION_FILE, read_calibration
+from mmedge.calibration.steps import steps_apart
 from mmedge.data import av_digits, sort_of_clevr
 from mmedge.data.folder import METADATA, read_split
 from mmedge.export.targets import find_target
@@ -173,7 +172,8 @@ def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
             "size_ratio": made.bytes[1] / made.bytes[0],
             "layers_int8": len(made.search.chosen.layers),
             "layers": made.manifest.evidence["calibration"]["layers"],
-            "steps_apart": steps_apart(calibrated, rows),
+            "steps_apart": compared(calibrated, rows, locally=False),
+            "steps_apart_locally": compared(calibrated, rows, locally=True),
             "naive": {
                 "speedup": naive_us[0] / naive_us[1],
                 "agreement": agreement(whole, naive, rows),
@@ -205,34 +205,18 @@ def calibration_rows(bundle: Path, data: Path) -> Rows:
     ]
 
 
-def steps_apart(calibrated: Path, rows: Rows) -> dict[str, float]:
+def compared(calibrated: Path, rows: Rows, locally: bool) -> dict[str, float]:
     """How far the two graphs of one calibration are from each other where both round."""
-    ranges = read_calibration(calibrated / CALIBRATION_FILE).ranges
-    here, there = (onnx.load(calibrated / entry.path) for entry in read_manifest(calibrated).graphs)
-    graphs = [here, with_float_weights(there)]
-    readings = [
-        {
-            node.input[0].rpartition("/")[0].removesuffix("/rows"): node.output[0]
-            for node in model.graph.node
-            if node.op_type == "DequantizeLinear" and node.input[0].endswith(("/uint8", "/int8"))
-        }
-        for model in graphs
-    ]
-    common = [name for name in readings[0] if name in readings[1] and name in ranges]
-    wanted = [[found[name] for name in common] for found in readings]
-    sessions = [session_on_one_thread(with_outputs(model, some)) for model, some in zip(graphs, wanted, strict=True)]
-    within, values = 0, 0
-    most, total, count = (dict.fromkeys(common, 0.0) for _ in range(3))
-    for row in rows[::11]:
-        feeds = {name: value[None] for name, value in row.items()}
-        both = [session.run(some, feeds) for session, some in zip(sessions, wanted, strict=True)]
-        for name, a, b in zip(common, *both, strict=True):
-            apart = np.abs(a.astype(np.float32).ravel() - b.astype(np.float32).ravel()) / (ranges[name] / LEVELS)
-            within, values = within + int((apart <= 1.001).sum()), values + apart.size
-            most[name], total[name] = max(most[name], float(apart.max())), total[name] + float(apart.sum())
-            count[name] += apart.size
-    means = [total[name] / count[name] for name in common]
-    return {"tensors": len(common), "within_one": within / values, "mean": max(means), "most": max(most.values())}
+    graphs = [onnx.load(calibrated / entry.path) for entry in read_manifest(calibrated).graphs]
+    feeds = [{name: value[None] for name, value in row.items()} for row in rows[::11]]
+    found = steps_apart(graphs[0], graphs[1], feeds, locally=locally).values()
+    values = sum(apart.values for apart in found)
+    return {
+        "tensors": len(found),
+        "within_one": sum(apart.within_one for apart in found) / values,
+        "mean": max(apart.total / apart.values for apart in found),
+        "most": max(apart.most for apart in found),
+    }
 
 
 class Reader(CalibrationDataReader):

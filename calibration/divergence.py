@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx.utils import Extractor
 
 from mmedge.calibration.collect import session_on_one_thread
 from mmedge.calibration.errors import CalibrationError
-from mmedge.calibration.graph import GraphIndex, block_of, module_of, with_outputs
+from mmedge.calibration.graph import GraphIndex, block_of, module_of, part_of, with_outputs
 from mmedge.calibration.layers import find_layers
 
 Row = tuple[str, Mapping[str, npt.NDArray[Any]]]
@@ -157,27 +156,12 @@ def write_reproduction(
         (first, "first", found.first.tensor, {entry.tensor for entry in others}),
         (second, "second", found.first.reading, {entry.reading for entry in others}),
     ):
-        inputs = _inputs_of_part(model, output, cuts)
+        part = part_of(model, output, cuts)
+        inputs = [value.name for value in part.graph.input]
         inside = [entry for entry in inputs if entry not in feeds]
         values = session_on_one_thread(with_outputs(model, inside)).run(inside, feeds) if inside else []
-        part = Extractor(onnx.shape_inference.infer_shapes(model)).extract_model(inputs, [output])
         onnx.save(part, folder / f"{name}.onnx")
         np.savez(
             folder / f"{name}.npz",
             **{**{k: v for k, v in feeds.items() if k in inputs}, **dict(zip(inside, values, strict=True))},
         )
-
-
-def _inputs_of_part(model: onnx.ModelProto, output: str, cuts: set[str]) -> list[str]:
-    """What the nodes from the nearest of `cuts`, or the graph's inputs, to `output` take."""
-    index = GraphIndex(model.graph)
-    waiting, inputs = [output], list[str]()
-    while waiting:
-        name = waiting.pop()
-        producer = index.producers.get(name)
-        if (producer is None or (name in cuts and name != output)) and name not in index.initializers:
-            if name and name not in inputs:
-                inputs.append(name)
-        elif producer is not None:
-            waiting += [entry for entry in producer.input if entry]
-    return inputs

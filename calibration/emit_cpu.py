@@ -11,7 +11,7 @@ import onnx
 from mmedge.calibration.editor import GraphEditor
 from mmedge.calibration.fusion import Fusion, add_body, find_fusions
 from mmedge.calibration.graph import MOVES, attributes
-from mmedge.calibration.layers import Layer, activation_scale, find_layers, find_sums, find_tables
+from mmedge.calibration.layers import Layer, activation_scale, find_layers, find_sums, find_tables, skip_branches
 
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
 
@@ -36,9 +36,10 @@ def emit_cpu(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collec
     """The graph with the layers and tables named in `chosen` in INT8, for ONNX Runtime's kernels of uint8 times int8.
 
     A convolution takes and gives uint8; a matrix product takes uint8, and gives float where what follows computes in
-    float. A sum of two integer tensors is an integer sum. A ReLU before a rounding is part of the rounding. A product
-    over the last of three dimensions is written over two, together with its sum, as the kernel takes it; one of more
-    dimensions, or of some that are not fixed, stays in float. The gated fusion of integers is mmedge::QGatedFusion.
+    float. A sum of two integer tensors is an integer sum, and what only it takes is on its steps. A ReLU before a
+    rounding is part of the rounding. A product over the last of three dimensions is written over two, together with its
+    sum, as the kernel takes it; one of more dimensions, or of some that are not fixed, stays in float. The gated fusion
+    of integers is mmedge::QGatedFusion.
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
@@ -56,6 +57,14 @@ class _CpuEmitter:
         self._layers = {layer.name: layer for layer in layers}
         self._tables = {name: table for name, table in find_tables(model).items() if name in chosen}
         self._sums = {entry.name: entry for entry in find_sums(model, layers)}
+        skips = skip_branches(model, layers)
+        # On its own steps, what only a sum takes would be cut off before the sum is. What TensorRT rounds keeps them.
+        self._branches = {
+            name: entry.output
+            for entry in self._sums.values()
+            for name in entry.inputs
+            if name != skips.get(entry.name) and self._index.only_consumer(name) is not None
+        }
         self._fusions = {fusion.name: fusion for fusion in find_fusions(model) if fusion.name in chosen}
         # What nodes take in uint8, and what is made in it; the latter is read as float through a pair.
         taken = [layer.source for layer in layers] + [name for entry in self._sums.values() for name in entry.inputs]
@@ -114,7 +123,8 @@ class _CpuEmitter:
     def _grid(self, name: str) -> Grid:
         root = self._index.root(name)
         producer = self._index.producers.get(root)
-        return Grid.of(self._ranges[root], producer is not None and producer.op_type in _NEVER_NEGATIVE)
+        amax = self._ranges[self._branches.get(root, root)]
+        return Grid.of(amax, producer is not None and producer.op_type in _NEVER_NEGATIVE)
 
     def _emit_fusion(self, fusion: Fusion, node: onnx.NodeProto) -> None:
         inputs = [node.input[0]]

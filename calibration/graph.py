@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+from onnx.utils import Extractor
 
 # These move values and compute none: a tensor has the range of what it is made of.
 MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"})
@@ -125,3 +126,18 @@ def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelPr
     there = {value.name for value in copy.graph.output}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
     return copy
+
+
+def part_of(model: onnx.ModelProto, output: str, cuts: Collection[str]) -> onnx.ModelProto:
+    """The part of a graph that makes `output` from the nearest of `cuts` before it and the graph's inputs."""
+    index = GraphIndex(model.graph)
+    waiting, inputs = [output], list[str]()
+    while waiting:
+        name = waiting.pop()
+        producer = index.producers.get(name)
+        if (producer is None or (name in cuts and name != output)) and name not in index.initializers:
+            if name and name not in inputs:
+                inputs.append(name)
+        elif producer is not None:
+            waiting += [entry for entry in producer.input if entry]
+    return Extractor(onnx.shape_inference.infer_shapes(model)).extract_model(inputs, [output])

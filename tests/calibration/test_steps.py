@@ -1,0 +1,88 @@
+"""The two graphs of one calibration beside each other."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mmedge.calibrating import Settings, take_ranges
+from mmedge.calibration.collect import session_on_one_thread, subset_rows
+from mmedge.calibration.emit_cpu import emit_cpu
+from mmedge.calibration.emit_tensorrt import emit_tensorrt
+from mmedge.calibration.graph import with_outputs
+from mmedge.calibration.half import to_half
+from mmedge.calibration.layers import find_layers, tensors_to_range
+from mmedge.calibration.steps import steps_apart
+from mmedge.data.folder import read_split
+from mmedge.export.targets import find_target
+from mmedge.exporting import export_checkpoint
+from mmedge.runtime import Preprocessor
+from mmedge.runtime.manifest import read_manifest
+from mmedge.training.recipe import Recipe
+from mmedge.training.train import train
+
+
+@pytest.mark.parametrize("encoder", ["cnn", "resnet"])
+def test_every_tensor_of_trained_weights_is_within_one_step(
+    encoder: str, tones: Path, tones_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    values = copy.deepcopy(tones_recipe)
+    values["model"]["modalities"] |= families.modality(encoder)
+    values["training"] |= {"steps": 60, "checkpoint_every": 60}
+    trained = train(Recipe.model_validate(values), tmp_path / "run")
+    assert trained.losses[-1] < 0.5 * trained.losses[0]
+    bundle = export_checkpoint(
+        trained.output,
+        tmp_path / "fp32.mme",
+        data=tones,
+        split="validation",
+        target=find_target("onnxruntime"),
+        parity_samples=2,
+        tolerance=1e-4,
+        overwrite=False,
+        progress=lambda stage, done, total: None,
+    ).path
+    ranges = take_ranges(bundle, tones, Settings(), lambda stage, done, total: None).ranges
+    model, manifest = onnx.load(bundle / "model.onnx"), read_manifest(bundle)
+    layers = [layer.name for layer in find_layers(model)]
+    preprocessors = {entry.name: Preprocessor(entry.preprocess, bundle) for entry in manifest.inputs}
+    rows = [
+        {name: value[None] for name, value in row.items()}
+        for split in ("train", "validation")
+        for sample in read_split(tones, split, list(preprocessors), manifest.labels)
+        for row in subset_rows(manifest, sample.load(), preprocessors)
+    ]
+    cpu, tensorrt = emit_cpu(model, ranges, layers), to_half(emit_tensorrt(model, ranges, layers))
+    found = steps_apart(cpu, tensorrt, rows, locally=True)
+    assert len(found) >= len(layers)
+    assert {name: apart.most for name, apart in found.items() if apart.most > 1.001} == {}
+
+
+def test_a_wrong_layer_is_found_and_locally_is_the_only_one(small_graph: onnx.ModelProto) -> None:
+    x = np.random.default_rng(1).standard_normal((64, 3, 6, 6)).astype(np.float32)
+    names = tensors_to_range(small_graph)
+    values = session_on_one_thread(with_outputs(small_graph, names)).run(names, {"x": x})
+    ranges = {name: float(np.quantile(np.abs(found), 0.99)) for name, found in zip(names, values, strict=True)}
+    layers = [layer.name for layer in find_layers(small_graph)]
+    faulty = onnx.ModelProto()
+    faulty.CopyFrom(small_graph)
+    (weight,) = (entry for entry in faulty.graph.initializer if entry.name == "w0")
+    weight.CopyFrom(numpy_helper.from_array(1.1 * numpy_helper.to_array(weight), "w0"))
+
+    def too_far(model: onnx.ModelProto, locally: bool) -> set[str]:
+        tensorrt = to_half(emit_tensorrt(small_graph, ranges, layers))
+        found = steps_apart(emit_cpu(model, ranges, layers), tensorrt, [{"x": x}], locally=locally)
+        assert set(found) == {"x", "r0", "tokens", "r2", "v"}
+        assert all(entry.values >= entry.within_one > 0 and entry.total > 0 for entry in found.values())
+        return {name for name, entry in found.items() if entry.most > 1.001}
+
+    assert too_far(small_graph, locally=True) == set()
+    assert too_far(faulty, locally=True) == {"r0"}
+    assert too_far(faulty, locally=False) == {"r0", "tokens", "r2"}  # behind the norm scale and fault are gone
