@@ -17,10 +17,10 @@ accuracy falls with all modalities or on average over their subsets; `p_value` t
 better as for the worse, over all samples and subsets (McNemar's exact test); `pairs`, how many those are; `size_ratio`
 of the graphs' files; `layers_int8` of `layers`. `steps_apart`: by how many steps of TensorRT's grid the tensors that
 both files round differ, on every eleventh of the rows calibrated on, of all subsets: the share of values within one,
-and of the tensor that is furthest off the mean and the most; `steps_apart_locally`: the same where the CPU's graph is
-given the tensors before as TensorRT's has them, so that each layer shows alone. `naive` is ONNX Runtime's own
-`quantize_static` of the whole graph, QDQ with its default types, on as many rows: its speed-up, its size, and on how
-many of all it answers as FP32 does.
+and of the tensor that is furthest off the mean and the most; `steps_apart_locally`: the same of two graphs with the
+layers of TensorRT's, the CPU's being given the tensors before as TensorRT's has them, so that each layer shows alone.
+`naive` is ONNX Runtime's own `quantize_static` of the whole graph, QDQ with its default types, on as many rows: its
+speed-up, its size, and on how many of all it answers as FP32 does.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ from scipy.stats import binomtest
 
 from mmedge.calibrating import CalibratedBundle, Settings, calibrate_bundle
 from mmedge.calibration.collect import session_on_one_thread, subset_rows
+from mmedge.calibration.emit_cpu import emit_cpu
+from mmedge.calibration.emit_tensorrt import emit_tensorrt
+from mmedge.calibration.half import to_half
 from mmedge.calibration.search import Stopwatch
 from mmedge.calibration.steps import steps_apart
+from mmedge.calibration.table import CALIBRATION_FILE, read_calibration
 from mmedge.data import av_digits, sort_of_clevr
 from mmedge.data.folder import METADATA, read_split
 from mmedge.export.targets import find_target
@@ -158,6 +162,9 @@ def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
         whole = onnx.load(bundle / "model.onnx")
         fp32_us, int8_us = Stopwatch(whole, feeds).microseconds(onnx.load(calibrated / "model.onnx"))
         better, worse, pairs = changed_answers(made)
+        files = [onnx.load(calibrated / entry.path) for entry in made.manifest.graphs]
+        ranges, layers = read_calibration(calibrated / CALIBRATION_FILE).ranges, made.search.largest.layers
+        tensorrt = to_half(emit_tensorrt(whole, ranges, layers))
         naive = naive_int8(whole, rows)
         naive_us = Stopwatch(whole, feeds).microseconds(naive)
         return {
@@ -172,8 +179,8 @@ def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
             "size_ratio": made.bytes[1] / made.bytes[0],
             "layers_int8": len(made.search.chosen.layers),
             "layers": made.manifest.evidence["calibration"]["layers"],
-            "steps_apart": compared(calibrated, rows, locally=False),
-            "steps_apart_locally": compared(calibrated, rows, locally=True),
+            "steps_apart": apart(*files, rows, locally=False),
+            "steps_apart_locally": apart(emit_cpu(whole, ranges, layers), tensorrt, rows, locally=True),
             "naive": {
                 "speedup": naive_us[0] / naive_us[1],
                 "agreement": agreement(whole, naive, rows),
@@ -205,17 +212,15 @@ def calibration_rows(bundle: Path, data: Path) -> Rows:
     ]
 
 
-def compared(calibrated: Path, rows: Rows, locally: bool) -> dict[str, float]:
-    """How far the two graphs of one calibration are from each other where both round."""
-    graphs = [onnx.load(calibrated / entry.path) for entry in read_manifest(calibrated).graphs]
+def apart(cpu: onnx.ModelProto, tensorrt: onnx.ModelProto, rows: Rows, locally: bool) -> dict[str, float]:
+    """How far two graphs of one calibration are from each other where both round."""
     feeds = [{name: value[None] for name, value in row.items()} for row in rows[::11]]
-    found = steps_apart(graphs[0], graphs[1], feeds, locally=locally).values()
-    values = sum(apart.values for apart in found)
+    found = steps_apart(cpu, tensorrt, feeds, locally=locally).values()
     return {
         "tensors": len(found),
-        "within_one": sum(apart.within_one for apart in found) / values,
-        "mean": max(apart.total / apart.values for apart in found),
-        "most": max(apart.most for apart in found),
+        "within_one": sum(entry.within_one for entry in found) / sum(entry.values for entry in found),
+        "mean": max(entry.total / entry.values for entry in found),
+        "most": max(entry.most for entry in found),
     }
 
 
