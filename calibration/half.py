@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.calibration.graph import GraphIndex
+from mmedge.calibration.graph import GraphIndex, with_float_weights
 
 FP16_MAX = float(np.finfo(np.float16).max)
 FP16_LEAST = float(np.finfo(np.float16).smallest_normal)  # below, it has fewer digits
@@ -31,6 +31,38 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     float32.
     """
     return _Half(model).convert()
+
+
+def as_an_engine_computes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph for TensorRT, written so that a CPU computes what an engine with kernels of its own would.
+
+    Its integer weights are read beforehand. Each float16 tensor is a float32 one, rounded to float16 by casts, whereas
+    ONNX Runtime has few such kernels on a CPU and leaves out the roundings between others. What is read out of integers
+    is not rounded again: engines compute with the integers.
+    """
+    made = with_float_weights(model)
+    inferred = onnx.shape_inference.infer_shapes(made).graph
+    halves = {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    nodes = list(made.graph.node)
+    del made.graph.node[:], made.graph.value_info[:]
+    for entry in made.graph.initializer:
+        if entry.data_type == TensorProto.FLOAT16:
+            entry.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(entry).astype(np.float32), entry.name))
+    for node in nodes:
+        rounded = [name for name in node.output if name in halves and node.op_type != "DequantizeLinear"]
+        node.output[:] = [f"{name}/exact" if name in rounded else name for name in node.output]
+        if node.op_type == "Cast" and rounded:
+            node.attribute[0].i = TensorProto.FLOAT
+        made.graph.node.append(node)
+        for name in rounded:
+            half = f"{name}/rounded"
+            made.graph.node.extend(
+                [
+                    helper.make_node("Cast", [f"{name}/exact"], [half], half, to=TensorProto.FLOAT16),
+                    helper.make_node("Cast", [half], [name], f"{name}/read", to=TensorProto.FLOAT),
+                ]
+            )
+    return made
 
 
 class _Half:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnx
 
 from mmedge.calibration.collect import session_on_one_thread
-from mmedge.calibration.graph import GraphIndex, part_of, with_float_weights, with_outputs
+from mmedge.calibration.graph import GraphIndex, part_of, with_outputs
+from mmedge.calibration.half import as_an_engine_computes
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def steps_apart(
     locally: bool = False,
 ) -> dict[str, StepsApart]:
     """How far apart the tensors that both graphs round are after their rounding, by tensor. TensorRT's is computed on
-    this CPU, its weights read beforehand; `rows` are the graphs' inputs, with a batch dimension.
+    this CPU by `as_an_engine_computes`; `rows` are the graphs' inputs, with a batch dimension.
 
     locally: the CPU's graph computes each from the nearest such tensors before it, which it is given as TensorRT's
     has them, put on its own steps: what one layer does, without what adds up through several.
@@ -55,7 +56,7 @@ def steps_apart(
     steps = [np.float32(there.constant(theirs[name][0].input[1])) for name in names]
     outputs = {name: ours[name][0].output[0] for name in names}
     taken = {node.input[0]: (name, node) for name in names for node in ours[name]}
-    reference = session_on_one_thread(with_outputs(with_float_weights(tensorrt), integers))
+    reference = session_on_one_thread(with_outputs(as_an_engine_computes(tensorrt), integers))
     parts = [(names, with_outputs(cpu, list(outputs.values())))]
     if locally:
         parts = [

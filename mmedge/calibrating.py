@@ -21,8 +21,7 @@ from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
-from mmedge.calibration.graph import with_float_weights
-from mmedge.calibration.half import to_half
+from mmedge.calibration.half import as_an_engine_computes, to_half
 from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
@@ -32,7 +31,7 @@ from mmedge.export.writing import check_destination, staged, write_bundle
 from mmedge.predicting import bundle_predictor
 from mmedge.report.page import Precision, write_report
 from mmedge.runtime import Preprocessor
-from mmedge.runtime.errors import InvalidArgument
+from mmedge.runtime.errors import InvalidArgument, NotFinite
 from mmedge.runtime.manifest import Graph, Manifest, read_manifest
 
 GRAPH_FILE, TENSORRT_FILE, REPORT_FILE = "model.onnx", "model.tensorrt.onnx", "report.html"
@@ -196,8 +195,12 @@ class _Work:
         """The first of some graphs for TensorRT that loses no more than is allowed, and its accuracy."""
         lost = []
         for graph in graphs:
-            after = self.score(with_float_weights(graph), f"accuracy, TensorRT's graph in {_precision(graph)}")
-            lost.append(accuracy_drop(before, after))
+            try:
+                after = self.score(as_an_engine_computes(graph), f"accuracy, TensorRT's graph in {_precision(graph)}")
+                lost.append(accuracy_drop(before, after))
+            except NotFinite:
+                lost.append(100.0)
+                continue
             if lost[-1] <= self._settings.max_accuracy_drop:
                 return graph, after
         raise CalibrationError(

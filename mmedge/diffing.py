@@ -9,7 +9,7 @@ import onnx
 from mmedge.calibrating import spread
 from mmedge.calibration.collect import subset_rows
 from mmedge.calibration.divergence import Divergence, Row, find_divergence, write_reproduction
-from mmedge.calibration.graph import with_float_weights
+from mmedge.calibration.half import as_an_engine_computes
 from mmedge.data.folder import read_split
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument
@@ -55,7 +55,7 @@ def diff_bundles(
 
 
 def _graph(bundle: Path, manifest: Manifest, target: str) -> onnx.ModelProto:
-    """The graph for a target, or the only one; of another engine's with weights that a CPU takes as they are."""
+    """The graph for a target, or the only one; another engine's as that computes it."""
     fitting = [graph for graph in manifest.graphs if graph.target.startswith(target)] or manifest.graphs
     model = onnx.load(bundle / fitting[0].path)
-    return model if fitting[0].target.startswith("onnxruntime") else with_float_weights(model)
+    return model if fitting[0].target.startswith("onnxruntime") else as_an_engine_computes(model)

@@ -24,6 +24,10 @@ class EngineError(MmedgeError):
     """The inference engine is missing, too old, or failed to load or run a graph."""
 
 
+class NotFinite(EngineError):
+    """A model gave NaN or an infinity."""
+
+
 class DataError(MmedgeError):
     """A data set or a media file cannot be read as declared."""
 

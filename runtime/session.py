@@ -183,7 +183,7 @@ class Session:
         Raises:
             InvalidArgument: an unknown input, a wrong type or shape, or nothing present.
             DataError: the data itself is unusable, such as empty audio or a NaN sample.
-            EngineError: the engine failed, or an output holds NaN or infinity.
+            EngineError: the engine failed; NotFinite, one of these, if an output holds NaN or infinity.
         """
         tensors = {name: value for name, value in (tensors or {}).items() if value is not None}
         self._check_names(inputs, tensors)

@@ -32,17 +32,19 @@ def pictures(folder: Path, level: int) -> Path:
 
 
 def bundle(destination: Path, level: int, size: float) -> Path:
-    """Tells black from that level by a product of all pixels but the white one, with weights of that size."""
+    """Tells black from that level by a product of all pixels but the white one; they are of that size on their way, and
+    the weights of its inverse.
+    """
     image = {**make_bundles.LEVELS, "width": 2, "height": 2}
     nodes = [
         helper.make_node("Flatten", ["image"], ["flat"], "flat"),
-        helper.make_node("Relu", ["flat"], ["pixels"], "relu"),
-        helper.make_node("Gemm", ["pixels", "weight", "bias"], ["faint"], "answer", transB=1),
-        helper.make_node("Mul", ["faint", "gain"], ["louder"], "gain"),
-        helper.make_node("Mul", ["louder", "gain"], ["logits"], "more_gain"),
+        helper.make_node("Mul", ["flat", "root"], ["larger"], "larger"),
+        helper.make_node("Mul", ["larger", "root"], ["large"], "large"),
+        helper.make_node("Relu", ["large"], ["pixels"], "relu"),
+        helper.make_node("Gemm", ["pixels", "weight", "bias"], ["logits"], "answer", transB=1),
     ]
-    model = make_bundles.hand_made(nodes, {"image": [1, 2, 2]}, {"logits": [2]}, {"gain": size**-0.5})
-    weight, bias = np.float32([[0, 0, 0, 0], [size, size, size, 0]]), np.float32([1.5 * size * level / 255, 0])
+    model = make_bundles.hand_made(nodes, {"image": [1, 2, 2]}, {"logits": [2]}, {"root": size**0.5})
+    weight, bias = np.float32([[0, 0, 0, 0], [1, 1, 1, 0]]) / np.float32(size), np.float32([1.5 * level / 255, 0])
     model.graph.initializer.extend([numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")])
     parts = {
         "task": "classification",
@@ -60,8 +62,9 @@ def bundle(destination: Path, level: int, size: float) -> Path:
         (8, 1.0, "int8"),
         # Of the white pixel's 127 steps this level is less than half a one; after a ReLU the CPU's are half as large.
         (1, 1.0, "fp16"),
-        # Weights that float16 has only zero for.
-        (1, 1e-8, "fp32"),
+        # Weights that float16 has only zero for; values that are infinite in it.
+        (1, 1e10, "fp32"),
+        (1, 2.0**20, "fp32"),
     ],
 )
 def test_auto_gives_tensorrt_the_fewest_bits_that_hold_the_budget(
@@ -77,7 +80,7 @@ def test_auto_gives_tensorrt_the_fewest_bits_that_hold_the_budget(
 
 
 def test_int8_alone_is_refused_where_tensorrt_would_lose_too_much_and_nothing_is_written(tmp_path: Path) -> None:
-    data, plain = pictures(tmp_path / "data", level=1), bundle(tmp_path / "plain.mme", level=1, size=1e-8)
+    data, plain = pictures(tmp_path / "data", level=1), bundle(tmp_path / "plain.mme", level=1, size=2.0**20)
     with pytest.raises(CalibrationError, match="TensorRT's graph loses 50"):
         calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="int8"))
     assert not (tmp_path / "made.mme").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mmedge.calibration.collect import session_on_one_thread
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.graph import with_outputs
-from mmedge.calibration.half import to_half
+from mmedge.calibration.half import as_an_engine_computes, to_half
 from mmedge.calibration.layers import find_layers
 from mmedge.export.tensorrt_rtx import build_engine
 
@@ -49,6 +51,31 @@ def test_products_are_in_half_and_norms_and_outputs_in_single_precision(small_gr
     assert found.dtype == np.float32
     assert 0 < np.abs(expected - found).max() < 0.01 * np.abs(expected).max()
     assert half.ByteSize() < 0.7 * small_graph.ByteSize()
+
+
+def test_a_cpu_rounds_to_half_precision_after_every_node_as_an_engine_does() -> None:
+    factors = np.float32([3.3, 1000, 0.001, 300])
+    names = ["x", "a", "b", "c", "y"]
+    nodes = [
+        helper.make_node("Mul", [source, f"k{number}"], [made], f"mul{number}")
+        for number, (source, made) in enumerate(itertools.pairwise(names))
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"])],
+        [numpy_helper.from_array(factor, f"k{number}") for number, factor in enumerate(factors)],
+    )
+    half = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    x = np.random.default_rng(0).uniform(0, 40, 1000).astype(np.float32)
+    expected = x.astype(np.float16)
+    with np.errstate(over="ignore"):
+        for factor in factors.astype(np.float16):
+            expected = expected * factor
+    assert 0 < np.isinf(expected).mean() < 1
+    (found,) = session_on_one_thread(as_an_engine_computes(half)).run(None, {"x": x})
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
 
 
 def test_the_fused_operator_stays_in_single_precision(digits_bundle: Path) -> None:
