@@ -60,7 +60,7 @@ def build_bundle(
     manifest = read_manifest(bundle)
     graph = graph_for_tensorrt(manifest)
     folder = cache or default_cache()
-    capabilities = tuple(sorted(set(compute_capabilities), key=float))
+    capabilities = tuple(sorted(set(compute_capabilities), key=lambda entry: (len(entry), entry)))
     names = "+".join("sm" + capability.replace(".", "") for capability in capabilities)
     digest = manifest.files[graph.path].sha256[:16]
     path = folder / f"{digest}-{graph.precision}-rtx{installed_version()}-{names}-batch{max_batch}.engine"

@@ -53,10 +53,11 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(
     digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "engines"
-    result = build(digits_bundle, "--compute-capability", "7.2", "--cache", cache)
-    assert result.exit_code
-    assert "'7.2'" in result.output
-    assert "8.6" in result.output
+    for unknown in ("7.2", "ada"):
+        result = build(digits_bundle, "--compute-capability", unknown, "--cache", cache)
+        assert result.exit_code
+        assert f"'{unknown}'" in result.output
+        assert "8.6" in result.output
     damaged = tmp_path / "damaged.mme"
     shutil.copytree(digits_bundle, damaged)
     graph = next(damaged.glob("*.onnx"))
