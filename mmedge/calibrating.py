@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -223,13 +223,17 @@ class _Work:
             return accuracy_drop(before, accuracy[tuple(layers)])
 
         feeds = self._feeds()
-        stopwatch = Stopwatch(model, {name: values[-1:] for name, values in feeds.items()})
+
+        @cache
+        def beside(layers: tuple[str, ...]) -> Stopwatch:
+            return Stopwatch(emit(layers), {name: values[-1:] for name, values in feeds.items()})
+
         search = search_layers(
             self.layers,
             layer_noise(model, emit, self.layers, feeds),
             self._settings.max_accuracy_drop,
             drop=drop,
-            speedup=lambda layers: stopwatch.speedup(emit(layers)),
+            speedup=lambda layers, than: beside(tuple(than)).speedup(emit(layers)),
             report=found,
             for_size=find_tables(model),
         )
