@@ -100,7 +100,7 @@ test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain, under ASan an
 	  > build/configure.log
 	cmake -S . -B build/tsan -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=thread > build/configure.log
 	for kind in release asan tsan; do \
-	  cmake --build build/$$kind && $(ENGINE) ctest --test-dir build/$$kind --timeout 300 --output-on-failure || exit 1; \
+	  cmake --build build/$$kind && $(ENGINE) ctest --test-dir build/$$kind --timeout 600 --output-on-failure || exit 1; \
 	done
 
 # From nothing each time, so that the log has what ptxas says of every kernel.
