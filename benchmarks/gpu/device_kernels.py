@@ -1,4 +1,4 @@
-"""The CUDA kernels, from the library that `make build/gpu/kernels.stamp` builds."""
+"""The CUDA kernels, from the library that `make gpu-check` builds."""
 
 from __future__ import annotations
 
