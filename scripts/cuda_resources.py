@@ -40,7 +40,7 @@ def read_log(text: str) -> Table:
     names = subprocess.run(["c++filt"], input=symbols, capture_output=True, text=True, check=True).stdout.splitlines()
     table: Table = {}
     for entry, name in zip(entries, names, strict=True):
-        # "void mmedge::(anonymous namespace)::fuse_tiles<__half>(...)"
+        # "void mmedge::(anonymous namespace)::convert_frames<__half>(...)"
         kernel = re.sub(r"^void |mmedge::|\(anonymous namespace\)::|\(.*\)$", "", name)
         shared = re.search(r"(\d+) bytes smem", entry["rest"])
         table[kernel, entry["architecture"]] = Resources(
