@@ -130,7 +130,7 @@
 #include <stdint.h>
 
 #define MME_API_VERSION_MAJOR 0 /**< Changes when a client must change. */
-#define MME_API_VERSION_MINOR 3 /**< Grows when something is added. */
+#define MME_API_VERSION_MINOR 4 /**< Grows when something is added. */
 /** The version this header is of, as mme_api_version() gives the library's. */
 #define MME_API_VERSION ((MME_API_VERSION_MAJOR << 16) | MME_API_VERSION_MINOR)
 
@@ -256,7 +256,13 @@ typedef enum mme_data_type {
   MME_INT32 = 4    /**< two's complement, 32 bits; since 0.3 */
 } mme_data_type;
 
-/** A dense tensor in host memory, row-major, without a batch dimension. */
+/** Where bytes lie. Since 0.4. */
+typedef enum mme_memory {
+  MME_MEMORY_HOST = 0, /**< the processor's */
+  MME_MEMORY_CUDA = 1  /**< of the GPU that the model runs on, as cuMemAlloc or cudaMalloc gives it */
+} mme_memory;
+
+/** A dense tensor, row-major, without a batch dimension. */
 typedef struct mme_tensor {
   size_t struct_size;   /**< sizeof(mme_tensor) */
   const char* name;     /**< of the output; "" from a preprocessor; not looked at in a tensor that is set */
@@ -264,7 +270,8 @@ typedef struct mme_tensor {
   const void* data;     /**< the elements */
   size_t size;          /**< bytes at data */
   size_t rank;          /**< length of shape */
-  const int64_t* shape; /**< elements along each dimension */
+  const int64_t* shape; /**< elements along each dimension; always in host memory */
+  int32_t memory;       /**< ::mme_memory that data is in; since 0.4 */
 } mme_tensor;
 
 /** One input of a model or a preprocessor. Shapes carry no batch dimension; -1 marks a dimension that varies. */
@@ -325,8 +332,9 @@ typedef struct mme_region {
 
 /** One stage of the last run. */
 typedef struct mme_timing {
-  size_t struct_size;  /**< sizeof(mme_timing) */
-  const char* stage;   /**< "preprocess.NAME" per input, "engine", "postprocess", "total" */
+  size_t struct_size; /**< sizeof(mme_timing) */
+  const char* stage;  /**< "preprocess.NAME" per input, "engine", "postprocess", "total"; then "layer.NAME" per layer of
+                         the engine, where the session was made to profile them */
   int64_t nanoseconds; /**< what it took; the pushes since the last run count together */
   int64_t begin;       /**< when it began, on CLOCK_MONOTONIC; 0 for an absent input; since 0.2 */
 } mme_timing;
@@ -355,6 +363,13 @@ typedef struct mme_model_options {
                               threads - 1; NULL: any */
   const char* cache;       /**< an existing directory for what the engine makes of the graph, for a faster next start;
                               NULL: none. Files there are trusted as this program is: keep it private */
+  const char* engine;      /**< "onnxruntime"; or "tensorrt", TensorRT itself with an engine that mmedge build compiled,
+                              which takes device and what follows here of these options. NULL: "onnxruntime". Since 0.4,
+                              like all that follows */
+  const char* tensorrt;    /**< path of libnvinfer.so; NULL: MMEDGE_TENSORRT, then the system's newest */
+  const char* engines;     /**< an engine's file, or the directory where mmedge build put it; NULL: mmedge/engines in
+                              $XDG_CACHE_HOME or ~/.cache. An engine is native code, trusted as this program is. One that
+                              was built for another GPU or TensorRT is refused before it is loaded */
 } mme_model_options;
 
 /** What a model is. Pointers are valid until the model is closed. */
@@ -381,8 +396,10 @@ MME_API mme_status mme_bundle_check(const char* path);
  * #MME_OK the caller must close *model. options may be NULL.
  * @retval MME_INVALID_ARGUMENT path or model is NULL, or an option is none of its values
  * @retval MME_BUNDLE_INVALID as in mme_bundle_check(), or manifest and graph do not fit each other
- * @retval MME_ENGINE_UNAVAILABLE no ONNX Runtime of 1.23 or newer, none with this provider, or the process runs another
- * @retval MME_ENGINE_FAILED the engine refused the graph or an option */
+ * @retval MME_ENGINE_UNAVAILABLE no ONNX Runtime of 1.23 or newer, none with this provider, or the process runs
+ * another; for TensorRT: no TensorRT of 10.3 or newer, none that this build is for, no driver, no GPU, or no engine of
+ *         this graph
+ * @retval MME_ENGINE_FAILED the engine refused the graph or an option, or was built for another GPU or TensorRT */
 MME_API mme_status mme_model_open(const char* path, const mme_model_options* options, mme_model** model);
 
 /** Release a model; sessions made from it stay usable.
@@ -419,12 +436,15 @@ typedef struct mme_session mme_session;
 typedef struct mme_session_options {
   size_t struct_size; /**< sizeof(mme_session_options) */
   size_t top_k;       /**< classes to rank, up to the model's; 0: all. Since 0.2 */
+  void* stream;       /**< engine "tensorrt": a CUstream or cudaStream_t of the device to run on, which must outlive the
+                         session; NULL: one of its own, which waits for no other. Since 0.4, like all that follows */
+  int32_t profile_layers; /**< engine "tensorrt", not 0: time each layer of the engine, which makes a run slower */
 } mme_session_options;
 
 /** Make a session, which the caller must destroy. options may be NULL.
  * @retval MME_INVALID_HANDLE model is not a live model
  * @retval MME_BUSY the model is being closed
- * @retval MME_INVALID_ARGUMENT session is NULL, or top_k is more than the classes
+ * @retval MME_INVALID_ARGUMENT session is NULL, top_k is more than the classes, or the engine lacks an option
  * @retval MME_BUNDLE_INVALID an output's size varies, which this version cannot run
  * @retval MME_ENGINE_FAILED the engine could not bind its inputs and outputs */
 MME_API mme_status mme_session_create(const mme_model* model, const mme_session_options* options,
@@ -479,9 +499,14 @@ MME_API mme_status mme_session_reset_audio(mme_session* session, const char* inp
 MME_API mme_status mme_session_set_text(mme_session* session, const char* input, const char* text, size_t size);
 
 /** Copy a ready tensor into input `input` for the next run. After a fault the input is unset.
+ *
+ * One in #MME_MEMORY_CUDA is not copied, and its elements are not looked at: the engine reads it where it lies, so it
+ * must stay there until the run has ended. It must be complete on the session's stream; without a stream in the
+ * session's options, complete altogether.
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it
- * @retval MME_INVALID_ARGUMENT there is no such input, data or shape is NULL, or type, shape or size do not fit
+ * @retval MME_INVALID_ARGUMENT there is no such input, data or shape is NULL, type, shape or size do not fit, or the
+ *         engine takes no such memory
  * @retval MME_BAD_INPUT an element is NaN or infinite */
 MME_API mme_status mme_session_set_tensor(mme_session* session, const char* input, const mme_tensor* tensor);
 
@@ -506,6 +531,14 @@ MME_API mme_status mme_session_run(mme_session* session, mme_result* result);
  * @retval MME_INVALID_ARGUMENT there is no such output, or output is NULL
  * @retval MME_NOT_READY there was no run yet, or the last one failed */
 MME_API mme_status mme_session_output(mme_session* session, size_t index, mme_tensor* output);
+
+/** The same output where the engine has it, in #MME_MEMORY_CUDA: for what goes on on the GPU. It is complete; its data
+ * is valid until the session's next run or end. Since 0.4.
+ * @retval MME_INVALID_HANDLE it is not a live session
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT there is no such output, output is NULL, or the engine computes in host memory
+ * @retval MME_NOT_READY there was no run yet, or the last one failed */
+MME_API mme_status mme_session_device_output(mme_session* session, size_t index, mme_tensor* output);
 
 /** The region of the last run's answer. Pointers are valid until the next run. Since 0.3.
  * @retval MME_INVALID_HANDLE it is not a live session

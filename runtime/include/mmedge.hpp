@@ -304,13 +304,16 @@ struct Timing {
 struct ModelOptions {
   std::string onnxruntime{};
   int threads = 1;
-  std::string provider = "cpu";
+  std::string provider{};
   int device = 0;
   bool arena = true;
   bool spinning = false;
   bool flush_denormals = true;
   std::string affinities{};
   std::filesystem::path cache{};
+  std::string engine{};  // "tensorrt" takes device and what follows here of these
+  std::string tensorrt{};
+  std::filesystem::path engines{};
 };
 
 class Model {
@@ -318,11 +321,14 @@ class Model {
   // mme_model_open.
   explicit Model(const std::filesystem::path& bundle, const ModelOptions& options = {}) {
     const auto or_null = [](const std::string& text) { return text.empty() ? nullptr : text.c_str(); };
-    const std::string cache = options.cache.string();
+    const std::string cache = options.cache.string(), engines = options.engines.string();
     auto given = detail::sized<mme_model_options>();
     given.onnxruntime = or_null(options.onnxruntime);
     given.threads = options.threads;
     given.provider = or_null(options.provider);
+    given.engine = or_null(options.engine);
+    given.tensorrt = or_null(options.tensorrt);
+    given.engines = or_null(engines);
     given.device = options.device;
     given.disable_arena = !options.arena;
     given.allow_spinning = options.spinning;
@@ -384,10 +390,12 @@ class Model {
 
 class Session {
  public:
-  // mme_session_create; top_k: classes to rank, 0 for all.
-  explicit Session(const Model& model, std::size_t top_k = 0) {
+  // mme_session_create; top_k: classes to rank, 0 for all; stream and profile_layers: with engine "tensorrt".
+  explicit Session(const Model& model, std::size_t top_k = 0, void* stream = nullptr, bool profile_layers = false) {
     auto options = detail::sized<mme_session_options>();
     options.top_k = top_k;
+    options.stream = stream;
+    options.profile_layers = profile_layers;
     mme_session* handle = nullptr;
     detail::check(mme_session_create(model.get(), &options, &handle));
     handle_.reset(handle);
@@ -421,6 +429,13 @@ class Session {
     auto tensor = detail::sized<mme_tensor>();
     detail::check(mme_session_output(get(), index, &tensor));
     return Tensor(tensor);
+  }
+
+  // mme_session_device_output: the same where the engine has it, in the GPU's memory.
+  mme_tensor device_output(std::size_t index) {
+    auto tensor = detail::sized<mme_tensor>();
+    detail::check(mme_session_device_output(get(), index, &tensor));
+    return tensor;
   }
 
   // The region of the last run's answer; valid until the next run.

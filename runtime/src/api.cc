@@ -12,6 +12,43 @@ size_t embedding_size(const Bundle& bundle) {
   return index ? static_cast<size_t>(std::max(bundle.outputs[*index].shape[0], int64_t{0})) : 0;
 }
 
+std::string text(const char* value) { return value ? value : ""; }
+
+OnnxRuntimeOptions onnxruntime_options(const mme_model_options& given) {
+  const std::string engine = text(given.engine);
+  if (!engine.empty() && engine != "onnxruntime") {
+    fail(MME_INVALID_ARGUMENT, "options->engine is \"", engine, "\"; expected onnxruntime or tensorrt");
+  }
+  if (given.tensorrt != nullptr || given.engines != nullptr) {
+    fail(MME_INVALID_ARGUMENT, "options->tensorrt and engines are of engine \"tensorrt\"; ask for that too");
+  }
+  if (given.threads < 0 || given.threads > 1024) {
+    fail(MME_INVALID_ARGUMENT, "options->threads is ", given.threads, "; expected 0 to 1024");
+  }
+  return {.library = text(given.onnxruntime),
+          .provider = given.provider ? given.provider : "cpu",
+          .device = given.device,
+          .threads = std::max(given.threads, 1),
+          .affinities = text(given.affinities),
+          .arena = given.disable_arena == 0,
+          .spinning = given.allow_spinning != 0,
+          .flush_denormals = given.keep_denormals == 0,
+          .cache = text(given.cache),
+          .sha256 = {},
+          .precision = {}};
+}
+
+TensorrtOptions tensorrt_options(const char* path, const mme_model_options& given, const Bundle& bundle) {
+  for (const char* other : {given.onnxruntime, given.provider, given.affinities, given.cache}) {
+    if (other != nullptr) {
+      fail(MME_INVALID_ARGUMENT,
+           "options->onnxruntime, provider, affinities and cache are of engine \"onnxruntime\"; "
+           "leave them NULL for engine \"tensorrt\"");
+    }
+  }
+  return {text(given.tensorrt), given.device, text(given.engines), bundle.graph_sha256, path};
+}
+
 }  // namespace
 }  // namespace mmedge
 
@@ -59,23 +96,18 @@ mme_status mme_model_open(const char* path, const mme_model_options* options, mm
     require(path, "path");
     require(model, "model");
     const auto given = options ? read(options, "options") : mme_model_options{};
-    if (given.threads < 0 || given.threads > 1024) {
-      fail(MME_INVALID_ARGUMENT, "options->threads is ", given.threads, "; expected 0 to 1024");
+    Bundle bundle;
+    std::unique_ptr<Graph> graph;
+    if (text(given.engine) == "tensorrt") {
+      bundle = open_bundle(path, "tensorrt");
+      graph = load_tensorrt(tensorrt_options(path, given, bundle));
+    } else {
+      OnnxRuntimeOptions chosen = onnxruntime_options(given);
+      bundle = open_bundle(path, chosen.provider);
+      chosen.sha256 = bundle.graph_sha256;
+      chosen.precision = bundle.precision;
+      graph = load_onnxruntime(bundle.graph, chosen);
     }
-    const auto text = [](const char* value) { return std::string(value ? value : ""); };
-    const std::string provider = given.provider ? given.provider : "cpu";
-    Bundle bundle = open_bundle(path, provider);
-    auto graph = load_onnxruntime(bundle.graph, {.library = text(given.onnxruntime),
-                                                 .provider = provider,
-                                                 .device = given.device,
-                                                 .threads = std::max(given.threads, 1),
-                                                 .affinities = text(given.affinities),
-                                                 .arena = given.disable_arena == 0,
-                                                 .spinning = given.allow_spinning != 0,
-                                                 .flush_denormals = given.keep_denormals == 0,
-                                                 .cache = text(given.cache),
-                                                 .sha256 = bundle.graph_sha256,
-                                                 .precision = bundle.precision});
     bundle.graph = {};
     try {
       *model = models().insert(std::make_shared<const Model>(std::move(bundle), std::move(graph)));

@@ -65,6 +65,8 @@ inline constexpr size_t kFirstSize<mme_image> = offsetof(mme_image, color_matrix
 template <>
 inline constexpr size_t kFirstSize<mme_result> = offsetof(mme_result, ranking_count);
 template <>
+inline constexpr size_t kFirstSize<mme_tensor> = offsetof(mme_tensor, memory);
+template <>
 inline constexpr size_t kFirstSize<mme_timing> = offsetof(mme_timing, begin);
 template <>
 inline constexpr size_t kFirstSize<mme_model_info> = offsetof(mme_model_info, metric);

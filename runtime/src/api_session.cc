@@ -21,7 +21,9 @@ mme_status mme_session_create(const mme_model* model, const mme_session_options*
     require(session, "session");
     const auto given = options ? read(options, "options") : mme_session_options{};
     const auto lease = models().lease(model, Access::kShared);
-    *session = sessions().insert(std::make_shared<Session>(lease.object(), given.top_k));
+    *session = sessions().insert(std::make_shared<Session>(
+        lease.object(), given.top_k,
+        ExecutionOptions{static_cast<CUstream_st*>(given.stream), given.profile_layers != 0}));
   });
 }
 
@@ -86,6 +88,14 @@ mme_status mme_session_output(mme_session* session, size_t index, mme_tensor* ou
     const auto lease = sessions().lease(session, Access::kExclusive);
     check_size(output, "output");
     write(output, lease->output(index));
+  });
+}
+
+mme_status mme_session_device_output(mme_session* session, size_t index, mme_tensor* output) {
+  return guarded([&] {
+    const auto lease = sessions().lease(session, Access::kExclusive);
+    check_size(output, "output");
+    write(output, lease->device_output(index));
   });
 }
 

@@ -95,22 +95,26 @@ std::unique_ptr<Preprocess> Model::create_preprocess(size_t input) const {
   return make_preprocess(bundle_.inputs[input].preprocess, *files_);
 }
 
-Session::Session(std::shared_ptr<const Model> model, size_t top_k)
+Session::Session(std::shared_ptr<const Model> model, size_t top_k, const ExecutionOptions& options)
     : model_(std::move(model)),
-      execution_(model_->graph().create_execution()),
+      execution_(model_->graph().create_execution(options)),
       inputs_(model_->bundle().inputs.size()),
-      presence_(ElementType::kBool) {
+      presence_(ElementType::kBool, model_->graph().host_memory()) {
+  HostMemory* const memory = model_->graph().host_memory();
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const BundleInput& declared = model_->bundle().inputs[i];
+    inputs_[i].tensor = Tensor(model_->input_types()[i], memory);
     inputs_[i].preprocess = model_->create_preprocess(i);
     timings_.push_back({"preprocess." + declared.name});
   }
   for (const char* stage : {"engine", "postprocess", "total"}) timings_.push_back({stage});
+  stage_count_ = timings_.size();
   const auto input_count = static_cast<int64_t>(inputs_.size());
   presence_.resize(ElementType::kBool, {&input_count, 1});
   execution_->bind_input(model_->presence_port(), presence_);
-  outputs_.resize(model_->output_ports().size());
-  for (size_t i = 0; i < outputs_.size(); ++i) {
+  outputs_.reserve(model_->output_ports().size());  // they are bound where they lie
+  for (size_t i = 0; i < model_->output_ports().size(); ++i) {
+    outputs_.emplace_back(ElementType::kFloat32, memory);
     const std::vector<int64_t>& shape = model_->bundle().outputs[i].shape;
     if (std::any_of(shape.begin(), shape.end(), [](int64_t size) { return size < 1; })) {
       fail(MME_BUNDLE_INVALID, "output shape ", text(shape), " varies; this version needs fixed outputs");
@@ -180,12 +184,18 @@ void Session::set_text(const char* name, std::string_view text) {
 }
 
 void Session::set_tensor(const char* name, const mme_tensor& tensor) {
-  const std::vector<int64_t>& declared = model_->bundle().inputs[find(name)].shape;
-  const ElementType type = model_->input_types()[find(name)];
-  set(name, State::kPresent, [&](Input& input) {
+  const size_t index = find(name);
+  const std::vector<int64_t>& declared = model_->bundle().inputs[index].shape;
+  const ElementType type = model_->input_types()[index];
+  const bool on_device = tensor.memory == MME_MEMORY_CUDA;
+  set(name, on_device ? State::kBound : State::kPresent, [&](Input& input) {
     if (tensor.data_type != to_data_type(type)) {
       fail(MME_INVALID_ARGUMENT, "found a tensor of type ", tensor.data_type, "; expected ", to_data_type(type), ", ",
            element_name(type));
+    }
+    if (tensor.memory != MME_MEMORY_HOST && !on_device) {
+      fail(MME_INVALID_ARGUMENT, "found a tensor in memory ", tensor.memory, "; expected ", MME_MEMORY_HOST, " or ",
+           MME_MEMORY_CUDA, ", host or CUDA");
     }
     if (tensor.data == nullptr || (tensor.rank > 0 && tensor.shape == nullptr)) {
       fail(MME_INVALID_ARGUMENT, "data or shape is NULL");
@@ -207,6 +217,10 @@ void Session::set_tensor(const char* name, const mme_tensor& tensor) {
       fail(MME_INVALID_ARGUMENT, "the tensor's buffer holds ", tensor.size, " bytes; shape ", text(shape), " needs ",
            count * element_size(type));
     }
+    if (on_device) {
+      execution_->bind_device_input(model_->input_ports()[index], tensor.data, shape);
+      return;
+    }
     const auto* bytes = static_cast<const std::byte*>(tensor.data);
     if (const size_t wrong = first_not_finite(type, bytes, count); wrong < count) {
       fail(MME_BAD_INPUT, "element ", wrong, " is not a finite number");
@@ -226,6 +240,7 @@ void Session::set_absent(const char* name) {
 void Session::bind_input(size_t index) {
   Input& input = inputs_[index];
   presence_.values<bool>()[index] = input.state != State::kAbsent;
+  if (input.state == State::kBound) return;
   if (input.state == State::kStreamed) {
     const int64_t start = now();
     input.preprocess->window(input.tensor);
@@ -281,6 +296,12 @@ void Session::run() {
   record(start, ran - start);
   record(ran, end - ran);
   record(total.begin, total.nanoseconds);
+  timings_.resize(stage_count_);
+  int64_t begin = start;  // a layer begins where the one before it ends
+  for (const LayerTime& layer : execution_->layer_times()) {
+    timings_.push_back({"layer." + layer.name, begin, layer.nanoseconds});
+    begin += layer.nanoseconds;
+  }
   has_result_ = true;
 }
 
@@ -318,6 +339,16 @@ mme_tensor Session::output(size_t index) const {
     fail(MME_INVALID_ARGUMENT, "there is no output ", index, "; the model has ", outputs_.size());
   }
   return describe(outputs_[index], model_->bundle().outputs[index].name.c_str());
+}
+
+mme_tensor Session::device_output(size_t index) const {
+  mme_tensor found = output(index);
+  found.data = execution_->device_output(model_->output_ports()[index]);
+  found.memory = MME_MEMORY_CUDA;
+  if (found.data == nullptr) {
+    fail(MME_INVALID_ARGUMENT, "this engine has its outputs in host memory: ", model_->graph().description());
+  }
+  return found;
 }
 
 mme_timing Session::timing(size_t index) const {

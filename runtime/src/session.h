@@ -49,7 +49,7 @@ struct StageTime {
 // nothing and take no lock, but for what the engine does.
 class Session {
  public:
-  Session(std::shared_ptr<const Model> model, size_t top_k);
+  Session(std::shared_ptr<const Model> model, size_t top_k, const ExecutionOptions& options);
 
   void set_image(const char* input, const mme_image& image);
   void set_audio(const char* input, const mme_audio& audio);
@@ -64,10 +64,11 @@ class Session {
   mme_result result() const;
   mme_region region() const;
   mme_tensor output(size_t index) const;
+  mme_tensor device_output(size_t index) const;
   mme_timing timing(size_t index) const;
 
  private:
-  enum class State { kUnset, kPresent, kStreamed, kAbsent };
+  enum class State { kUnset, kPresent, kBound, kStreamed, kAbsent };  // kBound: device memory, bound already
   struct Input {
     std::unique_ptr<Preprocess> preprocess;
     Tensor tensor;
@@ -89,7 +90,8 @@ class Session {
   std::vector<Tensor> outputs_;
   Tensor presence_;
   std::unique_ptr<Postprocess> postprocess_;
-  std::vector<StageTime> timings_;  // inputs in order, then engine, postprocess, total
+  std::vector<StageTime> timings_;  // inputs in order, then engine, postprocess, total, and the engine's layers
+  size_t stage_count_ = 0;          // without the layers
   bool has_result_ = false;
 };
 

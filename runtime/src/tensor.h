@@ -62,13 +62,24 @@ constexpr int32_t to_data_type(ElementType type) {
   }
 }
 
+// Memory of the host that an engine wants its tensors in, such as pages a GPU can reach. Outlives what it gave.
+class HostMemory {
+ public:
+  virtual ~HostMemory() = default;
+  // At least 64-byte aligned; null where there is none.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* memory) noexcept = 0;
+};
+
 // Row-major, no batch dimension, 64-byte aligned. Shapes are short and kept in place: resizing to a size seen before
 // allocates nothing.
 class Tensor {
  public:
   static constexpr size_t kMostDimensions = 8;
 
-  explicit Tensor(ElementType type = ElementType::kFloat32) : type_(type) {}
+  // `memory`: where it comes from; null: the heap.
+  explicit Tensor(ElementType type = ElementType::kFloat32, HostMemory* memory = nullptr)
+      : type_(type), memory_(nullptr, Free{memory}) {}
 
   ElementType type() const { return type_; }
   std::span<const int64_t> shape() const { return {shape_, rank_}; }
@@ -99,7 +110,8 @@ class Tensor {
     count_ = count;
     if (bytes() <= capacity_) return;
     capacity_ = (bytes() + 63) / 64 * 64;
-    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, capacity_)));
+    HostMemory* const source = memory_.get_deleter().source;
+    memory_.reset(static_cast<std::byte*>(source ? source->allocate(capacity_) : std::aligned_alloc(64, capacity_)));
     if (memory_ == nullptr) {
       capacity_ = count_ = 0;
       throw std::bad_alloc();
@@ -108,7 +120,14 @@ class Tensor {
 
  private:
   struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
+    HostMemory* source;
+    void operator()(std::byte* memory) const {
+      if (source != nullptr) {
+        source->release(memory);
+      } else {
+        std::free(memory);
+      }
+    }
   };
 
   ElementType type_;
@@ -118,8 +137,9 @@ class Tensor {
 };
 
 inline mme_tensor describe(const Tensor& tensor, const char* name) {
-  return {sizeof(mme_tensor),   name, to_data_type(tensor.type()), tensor.data(), tensor.bytes(), tensor.shape().size(),
-          tensor.shape().data()};
+  return {sizeof(mme_tensor),    name,           to_data_type(tensor.type()),
+          tensor.data(),         tensor.bytes(), tensor.shape().size(),
+          tensor.shape().data(), MME_MEMORY_HOST};
 }
 
 }  // namespace mmedge

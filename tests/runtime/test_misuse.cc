@@ -152,6 +152,8 @@ const std::vector<HandleCall>& handle_calls() {
       {"mme_session_set_absent", 's', [](World&, void* h) { return mme_session_set_absent(as_session(h), "image"); }},
       {"mme_session_run", 's', [](World& w, void* h) { return mme_session_run(as_session(h), &w.result); }},
       {"mme_session_output", 's', [](World& w, void* h) { return mme_session_output(as_session(h), 0, &w.tensor); }},
+      {"mme_session_device_output", 's',
+       [](World& w, void* h) { return mme_session_device_output(as_session(h), 0, &w.tensor); }},
       {"mme_session_region", 's', [](World& w, void* h) { return mme_session_region(as_session(h), &w.region); }},
       {"mme_session_timing", 's', [](World& w, void* h) { return mme_session_timing(as_session(h), 0, &w.timing); }},
       {"mme_preprocessor_destroy", 'p', [](World&, void* h) { return mme_preprocessor_destroy(as_preprocessor(h)); }},
@@ -275,6 +277,47 @@ const std::vector<BadCall>& bad_calls() {
        [](World& w) { return w.run() == MME_OK ? mme_session_output(w.session, 0, nullptr) : MME_OK; }},
       {"mme_session_output index",
        [](World& w) { return w.run() == MME_OK ? mme_session_output(w.session, SIZE_MAX, &w.tensor) : MME_OK; }},
+      {"mme_session_device_output before run",
+       [](World& w) { return mme_session_device_output(w.session, 0, &w.tensor); }, MME_NOT_READY},
+      {"mme_session_device_output output", [](World& w) { return mme_session_device_output(w.session, 0, nullptr); }},
+      {"mme_session_device_output engine",
+       [](World& w) { return w.run() == MME_OK ? mme_session_device_output(w.session, 0, &w.tensor) : MME_OK; }},
+      {"mme_session_set_tensor memory",
+       [](World& w) {
+         w.tensor.memory = 7;
+         return mme_session_set_tensor(w.session, "image", &w.tensor);
+       }},
+      {"mme_session_set_tensor engine",
+       [](World& w) {
+         w.tensor.memory = MME_MEMORY_CUDA;
+         return mme_session_set_tensor(w.session, "image", &w.tensor);
+       }},
+      {"mme_session_create stream",
+       [](World& w) {
+         w.session_options.stream = &w;
+         return mme_session_create(w.model, &w.session_options, &w.session);
+       }},
+      {"mme_session_create profile_layers",
+       [](World& w) {
+         w.session_options.profile_layers = 1;
+         return mme_session_create(w.model, &w.session_options, &w.session);
+       }},
+      {"mme_model_open engine",
+       [](World& w) {
+         w.model_options.engine = "abacus";
+         return mme_model_open(w.path.c_str(), &w.model_options, &w.model);
+       }},
+      {"mme_model_open engines",
+       [](World& w) {
+         w.model_options.engines = "/tmp";
+         return mme_model_open(w.path.c_str(), &w.model_options, &w.model);
+       }},
+      {"mme_model_open provider of engine tensorrt",
+       [](World& w) {
+         w.model_options.engine = "tensorrt";
+         w.model_options.provider = "cpu";
+         return mme_model_open(w.path.c_str(), &w.model_options, &w.model);
+       }},
       {"mme_session_region before run", [](World& w) { return mme_session_region(w.vqa, &w.region); }, MME_NOT_READY},
       {"mme_session_region task", [](World& w) { return mme_session_region(w.session, &w.region); }},
       {"mme_session_region region", [](World& w) { return mme_session_region(w.vqa, nullptr); }},

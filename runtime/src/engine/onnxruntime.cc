@@ -202,7 +202,10 @@ class OnnxRuntimeGraph : public Graph {
   const std::vector<PortInfo>& outputs() const override { return outputs_; }
   const std::string& description() const override { return description_; }
 
-  std::unique_ptr<Execution> create_execution() const override {
+  std::unique_ptr<Execution> create_execution(const ExecutionOptions& options) const override {
+    if (options.stream != nullptr || options.profile_layers) {
+      fail(MME_INVALID_ARGUMENT, "options->stream and profile_layers are for models of engine \"tensorrt\"");
+    }
     return std::make_unique<OnnxRuntimeExecution>(api_, session_.get(), flush_denormals_, inputs_, outputs_);
   }
 

@@ -2,11 +2,11 @@
 
 #include <dlfcn.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
 
+#include "engine/exiting.h"
 #include "error.h"
 
 namespace mmedge {
@@ -15,8 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kApiVersion = 23;  // the first that custom operators and plug-in providers are safe on
-
-std::atomic<bool> exit_began{false};
 
 // The Python package installed beside this library's own, as in SITE/mmedge/runtime and SITE/onnxruntime/capi.
 std::string beside_this_library() {
@@ -64,7 +62,7 @@ OnnxRuntimeLibrary open_library(const std::string& requested) {
   Dl_info where{};
   const bool known = dladdr(reinterpret_cast<const void*>(get_api_base), &where) != 0;
   const std::string file = fs::weakly_canonical(known ? where.dli_fname : path).string();
-  std::atexit([] { exit_began.store(true); });
+  watch_exit();
   return {api, env, requested, file, version, concat("ONNX Runtime ", version, " (", file, ")")};
 }
 
@@ -82,8 +80,6 @@ const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested) {
   }
   return *opened;
 }
-
-bool exiting() { return exit_began.load(); }
 
 void check(const OrtApi* api, OrtStatus* status, const char* doing) {
   if (status == nullptr) return;

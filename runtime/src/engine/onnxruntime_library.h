@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "engine/exiting.h"
+
 namespace mmedge {
 
 struct OnnxRuntimeLibrary {
@@ -19,10 +21,6 @@ struct OnnxRuntimeLibrary {
 
 // One library a process: the first that is asked for and loads. It is never closed. Throws MME_ENGINE_UNAVAILABLE.
 const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested);
-
-// Whether the process's exit handlers have begun. ONNX Runtime's own statics go right after us, so from then on its
-// objects are left to the operating system.
-bool exiting();
 
 // Throws MME_ENGINE_FAILED.
 void check(const OrtApi* api, OrtStatus* status, const char* doing);

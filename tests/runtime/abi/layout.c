@@ -73,6 +73,9 @@ int main(void) {
   VALUE(MME_UINT8);
   VALUE(MME_INT8);
   VALUE(MME_INT32);
+  ENUM(mme_memory);
+  VALUE(MME_MEMORY_HOST);
+  VALUE(MME_MEMORY_CUDA);
   STRUCT(mme_tensor);
   FIELD(mme_tensor, struct_size);
   FIELD(mme_tensor, name);
@@ -81,6 +84,7 @@ int main(void) {
   FIELD(mme_tensor, size);
   FIELD(mme_tensor, rank);
   FIELD(mme_tensor, shape);
+  FIELD(mme_tensor, memory);
   STRUCT(mme_input_info);
   FIELD(mme_input_info, struct_size);
   FIELD(mme_input_info, name);
@@ -137,6 +141,9 @@ int main(void) {
   FIELD(mme_model_options, keep_denormals);
   FIELD(mme_model_options, affinities);
   FIELD(mme_model_options, cache);
+  FIELD(mme_model_options, engine);
+  FIELD(mme_model_options, tensorrt);
+  FIELD(mme_model_options, engines);
   STRUCT(mme_model_info);
   FIELD(mme_model_info, struct_size);
   FIELD(mme_model_info, name);
@@ -151,6 +158,8 @@ int main(void) {
   STRUCT(mme_session_options);
   FIELD(mme_session_options, struct_size);
   FIELD(mme_session_options, top_k);
+  FIELD(mme_session_options, stream);
+  FIELD(mme_session_options, profile_layers);
   ENUM(mme_metric);
   VALUE(MME_COSINE);
   VALUE(MME_DOT);

@@ -1,0 +1,93 @@
+#include "engine/tensorrt_library.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+
+#include "engine/engine_store.h"
+#include "error.h"
+
+namespace mmedge {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kOldest = 100300, kBeyond = 120000;  // 10.3 of JetPack 6.2, and what no backend is for yet
+
+std::string file_of(const void* symbol, const std::string& otherwise) {
+  Dl_info where{};
+  const bool known = dladdr(symbol, &where) != 0 && where.dli_fname != nullptr;
+  return fs::weakly_canonical(known ? where.dli_fname : otherwise).string();
+}
+
+TensorrtLibrary open_library(const std::string& requested) {
+  std::vector<std::string> candidates{"libnvinfer.so.11", "libnvinfer.so.10"};
+  if (const char* path = std::getenv("MMEDGE_TENSORRT"); path != nullptr && *path != '\0') candidates = {path};
+  if (!requested.empty()) candidates = {requested};
+  void* handle = nullptr;
+  std::string faults;
+  for (const std::string& candidate : candidates) {
+    handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle != nullptr) break;
+    faults += concat(faults.empty() ? "" : "; ", dlerror());
+  }
+  if (handle == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, "TensorRT was not found: ", faults,
+         "; install it (it is part of JetPack), or set MMEDGE_TENSORRT to the path of libnvinfer.so");
+  }
+  const auto get_version = reinterpret_cast<int (*)()>(dlsym(handle, "getInferLibVersion"));
+  if (get_version == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, candidates.back(), " is not TensorRT: it has no getInferLibVersion");
+  }
+  const int version = get_version();
+  const std::string file = file_of(reinterpret_cast<const void*>(get_version), candidates.back());
+  if (version < kOldest || version >= kBeyond) {
+    fail(MME_ENGINE_UNAVAILABLE, "found TensorRT ", tensorrt_version_text(version), " (", file,
+         "); mmedge runs on 10.3 to 11");
+  }
+  return {handle, version, requested, file, concat("TensorRT ", tensorrt_version_text(version), " (", file, ")")};
+}
+
+}  // namespace
+
+const TensorrtLibrary& tensorrt_library(const std::string& requested) {
+  static std::mutex mutex;
+  static const TensorrtLibrary* opened = nullptr;
+  const std::scoped_lock lock(mutex);
+  if (opened == nullptr) {
+    opened = new TensorrtLibrary(open_library(requested));
+  } else if (!requested.empty() && requested != opened->requested && fs::weakly_canonical(requested) != opened->file) {
+    fail(MME_ENGINE_UNAVAILABLE, "this process already runs ", opened->description, "; it cannot also load ",
+         requested);
+  }
+  return *opened;
+}
+
+// Our own libraries lie beside this one, where its run path leads.
+LoadTensorrtEngine tensorrt_backend(const TensorrtLibrary& library) {
+  const std::string name = concat("libmmedge_tensorrt", library.version / 10000, ".so");
+  void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, "found ", library.description, ", but this build of mmedge has no ", name, " (",
+         dlerror(), "); build mmedge where NvInfer.h of TensorRT ", library.version / 10000,
+         " is, or with -DTENSORRT_INCLUDE_DIRS=...");
+  }
+  const auto load = reinterpret_cast<LoadTensorrtEngine>(dlsym(handle, kLoadTensorrtEngine));
+  if (load == nullptr) fail(MME_ENGINE_UNAVAILABLE, name, " is of another version of mmedge; install both together");
+  return load;
+}
+
+std::string tensorrt_plugin() {
+  constexpr const char* name = "libmmedge_tensorrt_plugin.so";
+  void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  const void* creators = handle == nullptr ? nullptr : dlsym(handle, "getCreators");
+  if (creators == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, "the engine was built with mmedge's plugin, but this build of mmedge has no ", name,
+         "; build mmedge with -DMMEDGE_CUDA=ON, or the engine without --plugin");
+  }
+  return file_of(creators, name);
+}
+
+}  // namespace mmedge

@@ -1,0 +1,2 @@
+// What libmmedge itself asks of libnvinfer.so: its version, 10.3.0.
+extern "C" int getInferLibVersion() { return 100300; }
