@@ -516,6 +516,14 @@ MME_API mme_status mme_session_set_tensor(mme_session* session, const char* inpu
  * @retval MME_INVALID_ARGUMENT there is no such input */
 MME_API mme_status mme_session_set_absent(mme_session* session, const char* input);
 
+/** Let the next run begin after everything that `stream`, a CUstream or cudaStream_t, has been given so far, such as
+ * what fills a tensor in #MME_MEMORY_CUDA; NULL is CUDA's default stream. The call itself waits for nothing. Since 0.4.
+ * @retval MME_INVALID_HANDLE it is not a live session
+ * @retval MME_BUSY another call uses it
+ * @retval MME_INVALID_ARGUMENT the engine runs on no stream
+ * @retval MME_ENGINE_FAILED CUDA refuses the stream */
+MME_API mme_status mme_session_wait_stream(mme_session* session, void* stream);
+
 /** Run on the inputs set since the last run, and use them up. At least one must be present.
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it

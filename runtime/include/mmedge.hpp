@@ -413,6 +413,9 @@ class Session {
   }
   void set_absent(const char* input) { detail::check(mme_session_set_absent(get(), input)); }
 
+  // mme_session_wait_stream.
+  void wait_for(void* stream) { detail::check(mme_session_wait_stream(get(), stream)); }
+
   // Live samples: mme_session_push_audio and mme_session_reset_audio.
   void push(const char* input, const mme_audio& audio) { detail::check(mme_session_push_audio(get(), input, &audio)); }
   void reset(const char* input) { detail::check(mme_session_reset_audio(get(), input)); }

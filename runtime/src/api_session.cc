@@ -74,6 +74,10 @@ mme_status mme_session_set_absent(mme_session* session, const char* input) {
   return guarded([&] { sessions().lease(session, Access::kExclusive)->set_absent(input); });
 }
 
+mme_status mme_session_wait_stream(mme_session* session, void* stream) {
+  return guarded([&] { sessions().lease(session, Access::kExclusive)->wait_for(static_cast<CUstream_st*>(stream)); });
+}
+
 mme_status mme_session_run(mme_session* session, mme_result* result) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);

@@ -58,6 +58,7 @@ class Session {
   void set_text(const char* input, std::string_view text);
   void set_tensor(const char* input, const mme_tensor& tensor);
   void set_absent(const char* input);
+  void wait_for(CUstream_st* stream) { execution_->wait_for(stream); }
   void run();
 
   // Of the last run; throw MME_NOT_READY before the first.

@@ -11,6 +11,7 @@
 #include "error.h"
 
 struct CUgraph_st;
+struct CUevent_st;
 
 namespace mmedge {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 constexpr int kSuccess = 0, kOutOfMemory = 2;
 constexpr int kComputeCapabilityMajor = 75, kComputeCapabilityMinor = 76, kIntegrated = 18;
 constexpr int kMemoryType = 2, kDeviceOrdinal = 9, kMemoryTypeDevice = 2;
-constexpr unsigned kNonBlocking = 1, kPortable = 1, kDeviceMap = 2;
+constexpr unsigned kNonBlocking = 1, kPortable = 1, kDeviceMap = 2, kDisableTiming = 2;
 constexpr int kCaptureThreadLocal = 1;
 
 struct Driver {
@@ -44,6 +45,10 @@ struct Driver {
   int (*stream_create)(CUstream_st**, unsigned);
   int (*stream_destroy)(CUstream_st*);
   int (*stream_synchronize)(CUstream_st*);
+  int (*stream_wait)(CUstream_st*, CUevent_st*, unsigned);
+  int (*event_create)(CUevent_st**, unsigned);
+  int (*event_record)(CUevent_st*, CUstream_st*);
+  int (*event_destroy)(CUevent_st*);
   int (*stream_begin_capture)(CUstream_st*, int);
   int (*stream_end_capture)(CUstream_st*, CUgraph_st**);
   int (*graph_instantiate)(CUgraphExec_st**, CUgraph_st*, unsigned long long);
@@ -95,6 +100,10 @@ Driver open_driver() {
   find(driver.stream_create, "cuStreamCreate");
   find(driver.stream_destroy, "cuStreamDestroy_v2");
   find(driver.stream_synchronize, "cuStreamSynchronize");
+  find(driver.stream_wait, "cuStreamWaitEvent");
+  find(driver.event_create, "cuEventCreate");
+  find(driver.event_record, "cuEventRecord");
+  find(driver.event_destroy, "cuEventDestroy_v2");
   find(driver.stream_begin_capture, "cuStreamBeginCapture_v2");
   find(driver.stream_end_capture, "cuStreamEndCapture");
   find(driver.graph_instantiate, "cuGraphInstantiateWithFlags");
@@ -235,6 +244,15 @@ void CudaStream::copy_to_host(void* to, DevicePointer from, size_t bytes) {
 }
 
 void CudaStream::synchronize() { check(driver().stream_synchronize(stream_), "run"); }
+
+void CudaStream::wait_for(CUstream_st* other) {
+  CUevent_st* event = nullptr;
+  check(driver().event_create(&event, kDisableTiming), "make an event");
+  const int recorded = driver().event_record(event, other);
+  const int waits = recorded == kSuccess ? driver().stream_wait(stream_, event, 0) : recorded;
+  driver().event_destroy(event);  // when it is no longer waited for
+  check(waits, "wait for a stream");
+}
 
 bool CudaStream::begin_capture() { return driver().stream_begin_capture(stream_, kCaptureThreadLocal) == kSuccess; }
 

@@ -119,6 +119,8 @@ class CudaStream {
   void copy_to_device(DevicePointer to, const void* from, size_t bytes);
   void copy_to_host(void* to, DevicePointer from, size_t bytes);
   void synchronize();
+  // What is enqueued from now on comes after what `other` has now.
+  void wait_for(CUstream_st* other);
   // What is enqueued until end_capture() is recorded instead of done. Both give false, and no exception, where the
   // stream or what was enqueued cannot be recorded.
   bool begin_capture();

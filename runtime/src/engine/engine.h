@@ -40,6 +40,8 @@ class Execution {
   // Memory of the device in the place of a tensor, until the input is bound anew; `shape` without the batch dimension.
   // Throws MME_INVALID_ARGUMENT where the engine takes none, or it is not the device's.
   virtual void bind_device_input(size_t index, const void* data, std::span<const int64_t> shape);
+  // The next run comes after what this stream of CUDA has now. Throws MME_INVALID_ARGUMENT where the engine has none.
+  virtual void wait_for(CUstream_st* stream);
   // Where the device has an output since the last run; null where the engine computes in the host's memory.
   virtual const void* device_output(size_t) const { return nullptr; }
   // Of the last run, where they were asked for.

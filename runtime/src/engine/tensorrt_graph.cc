@@ -77,6 +77,11 @@ class TensorrtExecution : public Execution {
     changed_ = true;
   }
 
+  void wait_for(CUstream_st* stream) override {
+    const CudaScope scope(device_);
+    stream_.wait_for(stream);
+  }
+
   const void* device_output(size_t index) const override { return reinterpret_cast<void*>(outputs_[index].address); }
   std::span<const LayerTime> layer_times() const override { return layer_times_; }
 
@@ -268,6 +273,10 @@ class TensorrtGraph : public Graph {
 
 void Execution::bind_device_input(size_t, const void*, std::span<const int64_t>) {
   fail(MME_INVALID_ARGUMENT, "this engine takes no tensors in device memory, only engine \"tensorrt\" does");
+}
+
+void Execution::wait_for(CUstream_st*) {
+  fail(MME_INVALID_ARGUMENT, "this engine runs on no stream, only engine \"tensorrt\" does");
 }
 
 std::unique_ptr<Graph> load_tensorrt(const TensorrtOptions& options) {

@@ -22,6 +22,7 @@ mme_status mme_session_set_tensor(mme_session *session, const char *input, const
 mme_status mme_session_set_absent(mme_session *session, const char *input);
 mme_status mme_session_run(mme_session *session, mme_result *result);
 mme_status mme_session_output(mme_session *session, size_t index, mme_tensor *output);
+mme_status mme_session_wait_stream(mme_session *session, void *stream);
 mme_status mme_session_device_output(mme_session *session, size_t index, mme_tensor *output);
 mme_status mme_session_timing(mme_session *session, size_t index, mme_timing *timing);
 mme_status mme_preprocessor_create(const char *parameters, mme_preprocessor **preprocessor);

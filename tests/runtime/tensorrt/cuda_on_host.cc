@@ -30,6 +30,14 @@ struct CUgraphExec_st {
 struct CUstream_st {
   std::vector<Work> waiting;
   std::vector<Work>* recorded = nullptr;
+
+  void work_off() {
+    for (const Work& work : waiting) work();
+    waiting.clear();
+  }
+};
+struct CUevent_st {
+  CUstream_st* stream = nullptr;
 };
 }
 
@@ -43,6 +51,7 @@ std::map<Pointer, size_t> device_memory;  // by address
 std::map<void*, size_t> pinned_memory;
 std::map<std::string, int> counts;
 CUctx_st context;
+CUstream_st default_stream;
 thread_local std::vector<CUctx_st*> current;
 
 std::string word(const std::string& prefix, const std::string& otherwise = "") {
@@ -221,9 +230,24 @@ int cuStreamSynchronize(CUstream_st* stream) {
   const std::scoped_lock lock(mutex);
   if (outside_context() || stream->recorded) return kInvalidContext;
   touchable(true);
-  for (const Work& work : stream->waiting) work();
+  stream->work_off();
   touchable(false);
-  stream->waiting.clear();
+  return kSuccess;
+}
+int cuEventCreate(CUevent_st** event, unsigned) {
+  *event = new CUevent_st;
+  return outside_context() ? kInvalidContext : kSuccess;
+}
+int cuEventRecord(CUevent_st* event, CUstream_st* stream) {
+  event->stream = stream == nullptr ? &default_stream : stream;
+  return kSuccess;
+}
+int cuStreamWaitEvent(CUstream_st* stream, CUevent_st* event, unsigned) {
+  const std::scoped_lock lock(mutex);
+  return enqueue(stream, [other = event->stream] { other->work_off(); });
+}
+int cuEventDestroy_v2(CUevent_st* event) {
+  delete event;
   return kSuccess;
 }
 int cuStreamBeginCapture_v2(CUstream_st* stream, int) {

@@ -338,6 +338,23 @@ TEST_F(DeviceMemory, IsReadWhereItLiesOnTheCallersStream) {
   }
 }
 
+TEST_F(DeviceMemory, MayBeFilledOnAStreamThatTheSessionWaitsFor) {
+  Opened opened;
+  start(opened);
+  const std::vector<float> values(kCount, .25F);
+  mme_tensor host = tensor(values.data());
+  host.memory = MME_MEMORY_HOST;
+  ASSERT_EQ(mme_session_set_tensor(opened.session, "image", &host), MME_OK);
+  ASSERT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
+  const std::vector<float> reference = scores(opened.session);
+  fill(values);
+  const mme_tensor device = tensor(reinterpret_cast<void*>(memory));
+  ASSERT_EQ(mme_session_set_tensor(opened.session, "image", &device), MME_OK);
+  ASSERT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
+  ASSERT_EQ(mme_session_wait_stream(opened.session, stream), MME_OK) << mme_last_error();
+  EXPECT_EQ(scores(opened.session), reference);
+}
+
 TEST_F(DeviceMemory, OutputsAreThereToo) {
   if (gpu_is("integrated")) GTEST_SKIP() << "there the output is host memory that the GPU sees";
   Opened opened;
