@@ -18,7 +18,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     lib.MME_INT8: np.dtype(np.int8),
     lib.MME_INT32: np.dtype(np.int32),
 }
-_DATA_TYPES = {dtype: data_type for data_type, dtype in DTYPES.items()}
+DATA_TYPES = {dtype: data_type for data_type, dtype in DTYPES.items()}
 
 # DLPack's device types whose memory the processor reads: CPU, pinned by CUDA or ROCm, managed by CUDA.
 _HOST_DEVICES = (1, 3, 11, 13)
@@ -82,7 +82,7 @@ def to_c_tensor(value: Any, dtype: str) -> Any:
     shape = ffi.new("int64_t[]", array.shape)
     tensor = struct(
         "mme_tensor",
-        data_type=_DATA_TYPES[array.dtype],
+        data_type=DATA_TYPES[array.dtype],
         data=ffi.cast("void *", array.ctypes.data),
         size=array.nbytes,
         rank=array.ndim,

@@ -67,8 +67,17 @@ def path_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def find_onnxruntime() -> str:
     """The shared library of whichever onnxruntime package is installed, without importing it; "" if there is none."""
-    spec = PathFinder.find_spec("onnxruntime")
+    return _find_in_package("onnxruntime", "capi/libonnxruntime.so*")
+
+
+def find_tensorrt() -> str:
+    """The same of the tensorrt package."""
+    return _find_in_package("tensorrt_libs", "libnvinfer.so.*")
+
+
+def _find_in_package(package: str, pattern: str) -> str:
+    spec = PathFinder.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        for candidate in sorted(Path(folder, "capi").glob("libonnxruntime.so*")):
+        for candidate in sorted(Path(folder).glob(pattern)):
             return str(candidate)
     return ""

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.runtime.arrays import from_c_memory, from_c_tensor, to_c_tensor
+from mmedge.runtime.device import DeviceArray, LentTensor, from_device_tensor, to_device_tensor
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.inputs import Audio, Image, to_c_audio
 from mmedge.runtime.manifest import Manifest
-from mmedge.runtime.native import check, ffi, find_onnxruntime, lib, path_bytes, struct, text
+from mmedge.runtime.native import check, ffi, find_onnxruntime, find_tensorrt, lib, path_bytes, struct, text
 
 
 class Stage(NamedTuple):
@@ -59,7 +60,8 @@ class Result:
     outputs: dict[str, npt.NDArray[np.float32]]
     """The graph's raw outputs by name, without the batch dimension."""
     timings: dict[str, float]
-    """Microseconds by stage: "preprocess.NAME" per input, "engine", "postprocess", "total"."""
+    """Microseconds by stage: "preprocess.NAME" per input, "engine", "postprocess", "total"; then "layer.NAME" per
+    layer, where they are profiled."""
     timeline: tuple[Stage, ...] = ()
     """The same stages with the times they began."""
     labels: tuple[str, ...] | None = None
@@ -99,8 +101,8 @@ class Session:
         bundle: the bundle's directory.
         onnxruntime: path of libonnxruntime.so; by default the installed onnxruntime package's, then the system's.
         threads: threads inside one run.
-        provider: what runs the graph. Another is never taken in its place: a graph that it cannot run whole is
-            refused.
+        provider: of ONNX Runtime, what runs the graph; "cpu" by default. Another is never taken in its place: a graph
+            that it cannot run whole is refused.
         device: number of the GPU.
         arena: keep memory from run to run; without, each gives it back, slower and smaller.
         spinning: idle threads spin for a while instead of sleeping: faster by microseconds, for a core's power.
@@ -110,10 +112,19 @@ class Session:
         cache: an existing directory for what the engine makes of the graph, for a faster next start. Files there are
             trusted as this program is: keep it private.
         top_k: classes to rank; None: all.
+        engine: "tensorrt" is TensorRT itself, with an engine that `mmedge build` compiled; of the options above it
+            takes `device` and `top_k`, and it alone takes those below.
+        tensorrt: path of libnvinfer.so; by default MMEDGE_TENSORRT, then the installed tensorrt package's, then the
+            system's.
+        engines: the engine's file, or the folder where `mmedge build` put it; by default the user's cache. Trusted as
+            this program is.
+        stream: handle of the CUDA stream to run on, which must outlive the session; by default one of its own.
+        profile_layers: time each layer, which makes a run slower.
 
     Raises:
         BundleError: the bundle is missing, damaged or too new.
-        EngineError: no ONNX Runtime from 1.23 on was found, it lacks the provider, or it refuses the graph.
+        EngineError: no ONNX Runtime from 1.23 on was found, it lacks the provider, or it refuses the graph; no TensorRT
+            from 10.3 on, no GPU, or no engine that was built for both.
         InvalidArgument: an option has an impossible value.
     """
 
@@ -123,7 +134,7 @@ class Session:
         *,
         onnxruntime: str | None = None,
         threads: int = 1,
-        provider: Literal["cpu", "cuda", "tensorrt"] = "cpu",
+        provider: Literal["cpu", "cuda", "tensorrt"] | None = None,
         device: int = 0,
         arena: bool = True,
         spinning: bool = False,
@@ -131,30 +142,51 @@ class Session:
         affinities: str | None = None,
         cache: str | os.PathLike[str] | None = None,
         top_k: int | None = None,
+        engine: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
+        tensorrt: str | None = None,
+        engines: str | os.PathLike[str] | None = None,
+        stream: int | None = None,
+        profile_layers: bool = False,
     ) -> None:
-        # The struct holds bare addresses, so each string needs a name here.
-        library = ffi.new("char[]", os.fsencode(onnxruntime or find_onnxruntime()))
-        chosen = ffi.new("char[]", provider.encode())
-        processors = ffi.NULL if affinities is None else ffi.new("char[]", affinities.encode())
-        folder = ffi.NULL if cache is None else ffi.new("char[]", path_bytes(cache))
+        if engine == "onnxruntime":
+            onnxruntime = onnxruntime or find_onnxruntime()
+        else:
+            tensorrt = tensorrt or find_tensorrt()
+        # The struct holds bare addresses, so the strings need a name here.
+        strings = {
+            name: ffi.new("char[]", path_bytes(value))
+            for name, value in {
+                "onnxruntime": onnxruntime,
+                "provider": provider,
+                "affinities": affinities,
+                "cache": cache,
+                "engine": engine,
+                "tensorrt": tensorrt,
+                "engines": engines,
+            }.items()
+            if value
+        }
         options = struct(
             "mme_model_options",
-            onnxruntime=library,
             threads=threads,
-            provider=chosen,
             device=device,
             disable_arena=not arena,
             allow_spinning=spinning,
             keep_denormals=not flush_denormals,
-            affinities=processors,
-            cache=folder,
+            **strings,
         )
         model, session = ffi.new("mme_model **"), ffi.new("mme_session **")
         check(lib.mme_model_open(path_bytes(bundle), options, model))
         self._model = ffi.gc(model[0], lib.mme_model_close)
         if top_k is not None and top_k < 1:
             raise InvalidArgument(f"top_k is {top_k}; expected at least 1, or None for all classes")
-        check(lib.mme_session_create(self._model, struct("mme_session_options", top_k=top_k or 0), session))
+        session_options = struct(
+            "mme_session_options",
+            top_k=top_k or 0,
+            stream=ffi.cast("void *", stream or 0),
+            profile_layers=profile_layers,
+        )
+        check(lib.mme_session_create(self._model, session_options, session))
         self._session = ffi.gc(session[0], lib.mme_session_destroy)
         info = struct("mme_model_info")
         check(lib.mme_model_get_info(self._model, info))
@@ -164,8 +196,10 @@ class Session:
         self.labels = self.manifest.labels
         self.graph_sha256 = text(info.graph_sha256)
         """Of the graph: embeddings of two models cannot be compared."""
+        self._device = device
         self._inputs = {entry.name: (entry.name.encode(), entry) for entry in self.manifest.inputs}
         self._pushed: set[str] = set()
+        self._lent: dict[str, LentTensor] = {}
         # Filled anew by every run.
         self._result, self._tensor, self._timing = struct("mme_result"), struct("mme_tensor"), struct("mme_timing")
         self._region = struct("mme_region")
@@ -176,7 +210,9 @@ class Session:
 
         Images are an `Image` or whatever it takes without a format (such as uint8 [height, width, 3] RGB), audio is an
         `Audio`, text is a str. `tensors` holds ready tensors of the input's dtype without the batch dimension: NumPy
-        arrays, DLPack objects or buffers with a shape, contiguous.
+        arrays, DLPack objects or buffers with a shape, contiguous. With engine "tensorrt" also arrays on the GPU, of
+        PyTorch, CuPy, PyCUDA or whatever speaks DLPack or `__cuda_array_interface__`: they are read where they lie,
+        once what is still to fill them is done.
 
         Without `copy`, the result's arrays are read-only views of the session's memory: the next run overwrites them.
 
@@ -196,6 +232,7 @@ class Session:
                 check(lib.mme_session_set_absent(self._session, self._inputs[name][0]))
         status = lib.mme_session_run(self._session, self._result)
         self._pushed.clear()
+        self._lent.clear()
         check(status)
         return self._read(copy)
 
@@ -248,8 +285,27 @@ class Session:
             frame = value if isinstance(value, Image) else Image(value)
             check(lib.mme_session_set_image(self._session, encoded, frame.c_struct))
 
+    def device_output(self, name: str) -> DeviceArray:
+        """Output `name` of the last run where the GPU has it, with engine "tensorrt": a view, until the next run.
+
+        Raises:
+            InvalidArgument: an unknown output, no run yet, or an engine that computes in host memory.
+        """
+        names = [entry.name for entry in self.manifest.outputs]
+        if name not in names:
+            raise InvalidArgument(f"the model has no output {name!r}; it has {', '.join(names)}")
+        check(lib.mme_session_device_output(self._session, names.index(name), self._tensor))
+        return from_device_tensor(self._tensor, self._device, self._session)
+
     def _set_tensor(self, name: str, value: Any) -> None:
         encoded, entry = self._inputs[name]
+        lent = to_device_tensor(value, entry.dtype)
+        if lent is not None:
+            self._lent[name] = lent  # until the run has ended
+            if lent.stream is not None:
+                check(lib.mme_session_wait_stream(self._session, ffi.cast("void *", lent.stream)))
+            check(lib.mme_session_set_tensor(self._session, encoded, lent.tensor))
+            return
         check(lib.mme_session_set_tensor(self._session, encoded, to_c_tensor(value, entry.dtype)))
 
     def _read(self, copy: bool) -> Result:

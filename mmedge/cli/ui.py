@@ -16,7 +16,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of `Session` that a command hands through: provider, threads, cache."""
+    """The options of `Session` that a command hands through: engine, provider, threads, cache."""
     for option in (
         click.option("--cache", type=click.Path(), metavar="DIR", help="Keep what the engine makes of the graph here."),
         click.option(
@@ -29,9 +29,14 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--provider",
             type=click.Choice(["cpu", "cuda", "tensorrt"]),
-            default="cpu",
+            help="Of ONNX Runtime, what runs the graph, by default cpu; never another in its place.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["onnxruntime", "tensorrt"]),
+            default="onnxruntime",
             show_default=True,
-            help="What runs the graph; never another in its place.",
+            help="tensorrt runs what mmedge build compiled.",
         ),
     ):
         command = option(command)

@@ -1,0 +1,198 @@
+"""Arrays in a GPU's memory, in both directions, without a copy: of PyTorch, CuPy, PyCUDA, Numba, JAX or cuda-core.
+
+The one module that knows `__cuda_array_interface__` and DLPack of devices. It needs none of those packages.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mmedge.runtime.arrays import DATA_TYPES, DTYPES
+from mmedge.runtime.errors import InvalidArgument
+from mmedge.runtime.native import ffi, holding, lib, struct
+
+_DEFAULT_STREAM = 1  # CUDA's legacy default stream, as both protocols write it
+_DLPACK_CUDA = 2  # a type of device
+_KINDS = {0: "i", 1: "u", 2: "f"}  # NumPy's, by DLPack's type codes
+
+
+class _DLTensor(ctypes.Structure):  # as dlpack.h has it, in the version that is given to who asks for none
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _DLManagedTensor(ctypes.Structure):
+    _fields_ = (("tensor", _DLTensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+_CAPSULE = b"dltensor"  # its name until a consumer takes it
+_new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
+_get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_get_dying_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
+
+_handed_out: dict[int, tuple[Any, ...]] = {}
+"""What each managed tensor consists of and holds, by its address, until its consumer is done with it."""
+
+
+def _delete(managed: int) -> None:
+    _handed_out.pop(managed, None)
+
+
+def _drop_capsule(capsule: int) -> None:
+    if _is_valid(capsule, _CAPSULE):  # nobody took it
+        _handed_out.pop(_get_dying_pointer(capsule, _CAPSULE), None)
+
+
+_Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_callbacks = _Callback(_delete), _Callback(_drop_capsule)  # which C may call as long as they are here
+_DELETE, _DROP_CAPSULE = (ctypes.cast(callback, ctypes.c_void_p) for callback in _callbacks)
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """An output in the memory of the GPU: a view of the session's, until its next run.
+
+    torch.from_dlpack, cupy.asarray, numba.cuda.as_cuda_array and PyCUDA's kernels take it as it is. It is complete: no
+    stream needs to be waited for.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    device: int
+    owner: Any = field(repr=False)
+    """What the memory belongs to."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "data": (self.pointer, False),
+            "typestr": self.dtype.str,
+            "shape": self.shape,
+            "strides": None,
+            "stream": None,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _DLPACK_CUDA, self.device
+
+    def __dlpack__(self, *, copy: bool | None = None, dl_device: Any = None, **_: Any) -> Any:
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError("a DeviceArray is handed out where it lies, and not as a copy")
+        code = next(code for code, kind in _KINDS.items() if kind == self.dtype.kind)
+        shape = (ctypes.c_int64 * len(self.shape))(*self.shape)
+        tensor = _DLTensor(
+            self.pointer,
+            *self.__dlpack_device__(),
+            len(self.shape),
+            code,
+            self.dtype.itemsize * 8,
+            1,
+            ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64)),
+            None,
+            0,
+        )
+        managed = _DLManagedTensor(tensor, None, _DELETE)
+        address = ctypes.addressof(managed)
+        _handed_out[address] = (managed, shape, self)
+        return _new_capsule(address, _CAPSULE, _DROP_CAPSULE)
+
+
+def from_device_tensor(tensor: Any, device: int, owner: Any) -> DeviceArray:
+    """An mme_tensor in the memory of GPU number `device`, which `owner` keeps alive."""
+    shape = tuple(ffi.unpack(tensor.shape, tensor.rank)) if tensor.rank else ()
+    return DeviceArray(int(ffi.cast("uintptr_t", tensor.data)), shape, DTYPES[tensor.data_type], device, owner)
+
+
+@dataclass(frozen=True)
+class LentTensor:
+    """An mme_tensor that lends an array's memory; `stream` must be waited for, unless it is None."""
+
+    tensor: Any
+    stream: int | None
+
+
+def to_device_tensor(value: Any, dtype: str) -> LentTensor | None:
+    """The memory of an array on a GPU, with `dtype` and contiguous; None for what is on no GPU.
+
+    Raises:
+        InvalidArgument: another dtype, or not contiguous.
+    """
+    if _is_on_gpu(value):
+        try:
+            capsule = value.__dlpack__(stream=_DEFAULT_STREAM)  # which the producer has wait for its own
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InvalidArgument(f"found a {type(value).__name__} that lends no memory: {error}") from error
+        found = _DLManagedTensor.from_address(_get_pointer(capsule, _CAPSULE)).tensor
+        size = found.bits // 8
+        strides = [stride * size for stride in found.strides[: found.ndim]] if found.strides else None
+        kind = _KINDS.get(found.code, "?") if found.lanes == 1 else "?"
+        tensor = _lend(
+            (found.data or 0) + found.byte_offset, f"{kind}{size}", found.shape[: found.ndim], strides, dtype, capsule
+        )
+        return LentTensor(tensor, _DEFAULT_STREAM)
+    interface = getattr(value, "__cuda_array_interface__", None)
+    if interface is None:
+        return None
+    typestr, pointer = interface["typestr"].lstrip("<|="), interface["data"][0]
+    tensor = _lend(pointer, typestr, interface["shape"], interface.get("strides"), dtype, value)
+    return LentTensor(tensor, interface.get("stream"))
+
+
+def _is_on_gpu(value: Any) -> bool:
+    try:
+        return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) == _DLPACK_CUDA
+    except (BufferError, RuntimeError, TypeError, ValueError):  # of no kind that DLPack knows
+        return False
+
+
+def _lend(
+    pointer: int, typestr: str, shape: Sequence[int], strides: Sequence[int] | None, dtype: str, owner: Any
+) -> Any:
+    expected = np.dtype(dtype)
+    packed, step = [], expected.itemsize
+    for size in reversed(shape):
+        packed.append(step)
+        step *= size
+    gaps = strides is not None and any(
+        size > 1 and stride != wanted for size, stride, wanted in zip(shape, strides, reversed(packed), strict=True)
+    )
+    if typestr != expected.str.lstrip("<|=") or gaps:
+        raise InvalidArgument(
+            f"found a tensor of type {typestr} {list(shape)} with strides {strides} on the GPU; expected contiguous "
+            f"{dtype}"
+        )
+    lengths = ffi.new("int64_t[]", list(shape))
+    tensor = struct(
+        "mme_tensor",
+        data_type=DATA_TYPES[expected],
+        data=ffi.cast("void *", pointer),
+        size=step,
+        rank=len(shape),
+        shape=lengths,
+        memory=lib.MME_MEMORY_CUDA,
+    )
+    return holding(tensor, owner, lengths)

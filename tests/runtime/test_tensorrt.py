@@ -1,0 +1,174 @@
+"""The TensorRT engine from Python: without a driver, and on a host that plays the GPU."""
+
+import ctypes
+import gc
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mmedge
+from mmedge.runtime import device
+from mmedge.runtime.device import DeviceArray, to_device_tensor
+from mmedge.runtime.errors import EngineError, InvalidArgument
+
+STAND_INS = Path(__file__).parents[2] / "build/release/tests/runtime/tensorrt/libraries"
+
+
+def has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(has_driver(), reason="this machine has an NVIDIA driver")
+def test_a_real_tensorrt_without_a_driver_gives_its_version_and_says_what_is_missing(digits_bundle: Path) -> None:
+    spec = find_spec("tensorrt_dispatch_libs")
+    assert spec is not None
+    assert spec.origin is not None
+    library = next(Path(spec.origin).parent.glob("libnvinfer_dispatch.so.*"))
+    with pytest.raises(EngineError, match=r"found TensorRT 11\.\d+\.\d+ .* but there is no NVIDIA driver"):
+        mmedge.Session(digits_bundle, engine="tensorrt", tensorrt=str(library))
+
+
+def test_what_is_no_tensorrt_is_refused(digits_bundle: Path) -> None:
+    # In a process of its own: the first library that loads is the only one.
+    program = "import mmedge, sys; mmedge.Session(sys.argv[1], engine='tensorrt', tensorrt='/nowhere/libnvinfer.so')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(digits_bundle)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "EngineError: TensorRT was not found: /nowhere/libnvinfer.so: cannot open" in done.stderr
+
+
+def test_options_of_the_other_engine_are_refused(digits_bundle: Path) -> None:
+    with pytest.raises(InvalidArgument, match='engines are of engine "tensorrt"'):
+        mmedge.Session(digits_bundle, engines="/tmp")
+    with pytest.raises(InvalidArgument, match='of engine "onnxruntime"'):
+        mmedge.Session(digits_bundle, engine="tensorrt", provider="cpu")
+
+
+# ---- Arrays on a GPU, whose addresses nobody follows here ------------------------------------------------------------
+
+
+class WithoutDlpack:
+    def __init__(self, array: DeviceArray, **changes: object) -> None:
+        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, **changes}
+
+
+ARRAY = DeviceArray(0x1000, (2, 3), np.dtype(np.float32), 1, None)
+
+
+def test_dlpack_and_the_array_interface_lend_the_same_memory() -> None:
+    for array in (ARRAY, WithoutDlpack(ARRAY)):
+        lent = to_device_tensor(array, "float32")
+        assert lent is not None
+        tensor = lent.tensor
+        assert int(device.ffi.cast("uintptr_t", tensor.data)) == 0x1000
+        assert (tensor.size, tensor.rank, list(tensor.shape[0:2])) == (24, 2, [2, 3])
+        assert tensor.memory == device.lib.MME_MEMORY_CUDA
+
+
+def test_the_stream_that_fills_an_array_is_waited_for() -> None:
+    streams = [to_device_tensor(WithoutDlpack(ARRAY, stream=stream), "float32") for stream in (None, 1, 0x7F00)]
+    assert [lent.stream for lent in streams if lent] == [None, 1, 0x7F00]
+
+
+def test_host_arrays_are_none_of_these() -> None:
+    assert to_device_tensor(np.zeros(3, np.float32), "float32") is None
+
+
+def test_another_type_or_gaps_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"found a tensor of type f4 .* expected contiguous int32"):
+        to_device_tensor(ARRAY, "int32")
+    with pytest.raises(InvalidArgument, match=r"strides \(4, 8\)"):
+        to_device_tensor(WithoutDlpack(ARRAY, strides=(4, 8)), "float32")
+
+
+def test_what_dlpack_hands_out_is_kept_until_the_capsule_goes() -> None:
+    gc.collect()
+    before = len(device._handed_out)
+    capsule = ARRAY.__dlpack__()
+    assert len(device._handed_out) == before + 1
+    del capsule
+    assert len(device._handed_out) == before
+
+
+# ---- The whole way, on stand-ins of the driver and of TensorRT -------------------------------------------------------
+
+WHOLE_WAY = """
+    import ctypes, sys
+    import numpy as np
+    import mmedge
+
+    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda.cuInit(0)
+    context, stream, staging, memory = (ctypes.c_void_p() for _ in range(4))
+    cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+    cuda.cuCtxPushCurrent_v2(context)
+    cuda.cuStreamCreate(ctypes.byref(stream), 1)
+    cuda.cuMemHostAlloc(ctypes.byref(staging), ctypes.c_size_t(4096), 1)
+    cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(4096))
+    image = (np.arange(1024, dtype=np.float32) % 19 / 19).reshape(1, 32, 32)
+    ctypes.memmove(staging, image.ctypes.data, 4096)
+
+    class Filling:
+        def __init__(self):
+            cuda.cuMemcpyHtoDAsync_v2(memory, staging, ctypes.c_size_t(4096), stream)  # not waited for
+        __cuda_array_interface__ = {
+            "version": 3, "data": (memory.value, False), "typestr": "<f4", "shape": (1, 32, 32), "stream": stream.value
+        }
+
+    bundle, engines = sys.argv[1:]
+    expected = mmedge.Session(bundle).run(tensors={"image": image})
+    session = mmedge.Session(bundle, engine="tensorrt", engines=engines)
+    for _ in range(3):
+        found = session.run(tensors={"image": Filling()})
+        assert found.scores == expected.scores, (found.scores, expected.scores)
+    assert "layer.first" not in found.timings
+    array = session.device_output("logits")
+    assert array.__dlpack_device__() == (2, 0)
+    cuda.cuMemcpyDtoHAsync_v2(staging, ctypes.c_void_p(array.pointer), ctypes.c_size_t(40), stream)
+    cuda.cuStreamSynchronize(stream)
+    read = np.ctypeslib.as_array(ctypes.cast(staging, ctypes.POINTER(ctypes.c_float)), (10,))
+    assert np.array_equal(read, expected.outputs["logits"])
+    profiled = mmedge.Session(bundle, engine="tensorrt", engines=engines, profile_layers=True, stream=stream.value)
+    assert profiled.run(tensors={"image": image}).timings["layer.second"] == 2.0
+    print("done")
+"""
+
+
+@pytest.mark.skipif(not STAND_INS.is_dir(), reason="needs the stand-ins that `make test-cpp` builds")
+def test_arrays_on_the_gpu_go_in_and_out_without_a_copy(digits_bundle: Path, tmp_path: Path) -> None:
+    graph = (digits_bundle / "model.onnx").read_bytes()
+    digest = hashlib.sha256(graph).hexdigest()
+    (tmp_path / f"{digest[:16]}.engine").write_bytes(graph)  # the stand-in's engines are ONNX files
+    record = {
+        "format": 1,
+        "builder": "tensorrt",
+        "version": "10.3.0.30",
+        "graph_sha256": digest,
+        "compute_capabilities": ["8.7"],
+        "version_compatible": False,
+        "hardware_compatible": False,
+        "plugin": False,
+        "sha256": digest,
+    }
+    (tmp_path / f"{digest[:16]}.json").write_text(json.dumps(record))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WHOLE_WAY), str(digits_bundle), str(tmp_path)],
+        env={**os.environ, "LD_LIBRARY_PATH": str(STAND_INS), "MMEDGE_TEST_GPU": "discrete"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "done\n", done.stderr
