@@ -210,7 +210,13 @@ typedef enum mme_color_range {
   MME_COLOR_FULL = 1     /**< 0 to 255, as in JPEG */
 } mme_color_range;
 
-/** A frame in host memory. Row y of plane p starts at planes[p] + y * strides[p]; nothing outside the sizes[p] bytes at
+/** Where bytes lie. Since 0.4. */
+typedef enum mme_memory {
+  MME_MEMORY_HOST = 0, /**< the processor's */
+  MME_MEMORY_CUDA = 1  /**< of the GPU that the model runs on, as cuMemAlloc or cudaMalloc gives it */
+} mme_memory;
+
+/** A frame. Row y of plane p starts at planes[p] + y * strides[p]; nothing outside the sizes[p] bytes at
  * planes[p] is read. The last row may end where its pixels end. */
 typedef struct mme_image {
   size_t struct_size;    /**< sizeof(mme_image) */
@@ -228,6 +234,9 @@ typedef struct mme_image {
   int32_t region_y;      /**< its upper edge */
   int32_t region_width;  /**< its width; all four 0: the whole frame */
   int32_t region_height; /**< its height */
+  int32_t memory;        /**< ::mme_memory that the planes are in; since 0.4. MME_MEMORY_CUDA is for sessions of engine
+                            "tensorrt" in a build with CUDA: the planes must then stay as they are until the run has ended, and
+                            be complete, or come first by mme_session_wait_stream() */
 } mme_image;
 
 /** The type of a sample. */
@@ -255,12 +264,6 @@ typedef enum mme_data_type {
   MME_INT8 = 3,    /**< -128 to 127 */
   MME_INT32 = 4    /**< two's complement, 32 bits; since 0.3 */
 } mme_data_type;
-
-/** Where bytes lie. Since 0.4. */
-typedef enum mme_memory {
-  MME_MEMORY_HOST = 0, /**< the processor's */
-  MME_MEMORY_CUDA = 1  /**< of the GPU that the model runs on, as cuMemAlloc or cudaMalloc gives it */
-} mme_memory;
 
 /** A dense tensor, row-major, without a batch dimension. */
 typedef struct mme_tensor {
@@ -455,12 +458,14 @@ MME_API mme_status mme_session_create(const mme_model* model, const mme_session_
  * @retval MME_BUSY another call uses it; it lives on */
 MME_API mme_status mme_session_destroy(mme_session* session);
 
-/** Preprocess a frame into input `input` for the next run. After a fault the input is unset.
+/** Preprocess a frame into input `input` for the next run. After a fault the input is unset. With engine "tensorrt" and
+ * libmmedge_cuda.so beside the library the GPU does it: the frame's own bytes go there, once, and the run waits for it.
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT there is no such input, it takes no image, a plane is NULL, or a field is none of its
  *         values
- * @retval MME_BAD_INPUT a size out of range, a stride shorter than a row, a buffer too small, or a region outside */
+ * @retval MME_BAD_INPUT a size out of range, a stride shorter than a row, a buffer too small, or a region outside
+ * @retval MME_ENGINE_FAILED CUDA failed */
 MME_API mme_status mme_session_set_image(mme_session* session, const char* input, const mme_image* image);
 
 /** Preprocess a whole clip into input `input` for the next run. Where the preprocessing has a window ("samples"), a

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "preprocess/image_frame.h"
 
 namespace mmedge {
 namespace {
@@ -159,6 +160,16 @@ void Session::set(const char* name, State state, Fill fill) {
 }
 
 void Session::set_image(const char* name, const mme_image& image) {
+  const size_t index = find(name);
+  const ImageToTensorSpec* spec = inputs_[index].preprocess->image_spec();
+  if (spec != nullptr && execution_->converts_images()) {
+    set(name, State::kBound, [&](Input& input) {
+      const ImageFrame frame = check_image(image);
+      input.area =
+          execution_->convert_image(model_->input_ports()[index], *spec, frame, model_->bundle().inputs[index].shape);
+    });
+    return;
+  }
   set(name, State::kPresent, [&](Input& input) {
     input.preprocess->image(image, input.tensor);
     input.area = input.preprocess->area();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/image_to_tensor/image_to_tensor.h"
 #include "tensor.h"
 
 struct CUstream_st;
@@ -40,6 +41,12 @@ class Execution {
   // Memory of the device in the place of a tensor, until the input is bound anew; `shape` without the batch dimension.
   // Throws MME_INVALID_ARGUMENT where the engine takes none, or it is not the device's.
   virtual void bind_device_input(size_t index, const void* data, std::span<const int64_t> shape);
+  // Whether convert_image() may be called.
+  virtual bool converts_images() const { return false; }
+  // Preprocesses a frame on the device to a tensor of this shape, in the place of one that is bound, until the input is
+  // bound anew. The host's bytes have been read when it returns. The part of the frame that the tensor shows.
+  virtual ImageArea convert_image(size_t index, const ImageToTensorSpec& spec, const ImageFrame& frame,
+                                  std::span<const int64_t> shape);
   // The next run comes after what this stream of CUDA has now. Throws MME_INVALID_ARGUMENT where the engine has none.
   virtual void wait_for(CUstream_st* stream);
   // Where the device has an output since the last run; null where the engine computes in the host's memory.

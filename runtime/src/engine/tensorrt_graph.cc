@@ -3,6 +3,7 @@
 #include <list>
 
 #include "engine/cuda_driver.h"
+#include "engine/device_image.h"
 #include "engine/engine.h"
 #include "engine/engine_store.h"
 #include "engine/exiting.h"
@@ -42,6 +43,7 @@ class TensorrtExecution : public Execution {
         scratch_(device),
         inputs_(engine.inputs().size()),
         outputs_(engine.outputs().size()),
+        images_(engine.inputs().size()),
         records_(!options.profile_layers),
         profiles_(options.profile_layers) {
     scratch_.reserve(engine.scratch_size());
@@ -73,8 +75,22 @@ class TensorrtExecution : public Execution {
       fail(MME_INVALID_ARGUMENT, "the tensor's data is not memory of GPU ", device_.number(), " (", device_.name(),
            ")");
     }
-    inputs_[index] = {nullptr, data, batched(shape), address, false};
-    changed_ = true;
+    bind_address(index, data, address, shape);
+  }
+
+  bool converts_images() const override { return device_image_conversion() != nullptr; }
+
+  ImageArea convert_image(size_t index, const ImageToTensorSpec& spec, const ImageFrame& frame,
+                          std::span<const int64_t> shape) override {
+    const CudaScope scope(device_);
+    size_t bytes = element_size(engine_.inputs()[index].type);
+    for (const int64_t size : shape) bytes *= static_cast<size_t>(size);
+    buffers_[index].reserve(bytes);
+    std::unique_ptr<DeviceImage>& image = images_[index];
+    if (image == nullptr) image = std::make_unique<DeviceImage>(device_, device_image_conversion());
+    const ImageArea area = image->convert(spec, frame, buffers_[index].get(), stream_);
+    bind_address(index, nullptr, buffers_[index].get(), shape);
+    return area;
   }
 
   void wait_for(CUstream_st* stream) override {
@@ -117,6 +133,16 @@ class TensorrtExecution : public Execution {
     const bool copied = !device_.integrated();
     if (copied) buffer.reserve(tensor.bytes());
     binding = {&tensor, tensor.data(), batched(shape), copied ? buffer.get() : device_address(tensor.data()), copied};
+    changed_ = true;
+  }
+
+  void bind_address(size_t index, const void* data, DevicePointer address, std::span<const int64_t> shape) {
+    Binding& input = inputs_[index];
+    if (input.tensor == nullptr && input.data == data && input.address == address && !input.shape.empty() &&
+        std::ranges::equal(shape, std::span(input.shape).subspan(1))) {
+      return;
+    }
+    input = {nullptr, data, batched(shape), address, false};
     changed_ = true;
   }
 
@@ -211,7 +237,8 @@ class TensorrtExecution : public Execution {
   CudaStream stream_;
   DeviceBuffer scratch_;
   std::vector<Binding> inputs_, outputs_;
-  std::vector<DeviceBuffer> buffers_;  // of the inputs, then of the outputs
+  std::vector<DeviceBuffer> buffers_;                 // of the inputs, then of the outputs
+  std::vector<std::unique_ptr<DeviceImage>> images_;  // of the inputs that frames were converted for
   std::vector<LayerTime> layer_times_;
   std::list<Variant> variants_;  // used last first
   Variant* variant_ = nullptr;
@@ -224,7 +251,9 @@ class TensorrtGraph : public Graph {
   TensorrtGraph(const CudaDevice& device, const TensorrtLibrary& library, const StoredEngine& stored)
       : device_(device),
         memory_(device),
-        description_(concat(library.description, ", ", stored.path.filename().string(), " on ", device.name())) {
+        description_(concat(library.description, ", ", stored.path.filename().string(), " on ", device.name(),
+                            ", images converted by the ",
+                            device_image_conversion() ? "GPU" : "CPU: this build of mmedge has no libmmedge_cuda.so")) {
     const LoadTensorrtEngine load = tensorrt_backend(library);
     const std::string plugin = stored.plugin ? tensorrt_plugin() : "";
     std::string errors;
@@ -273,6 +302,10 @@ class TensorrtGraph : public Graph {
 
 void Execution::bind_device_input(size_t, const void*, std::span<const int64_t>) {
   fail(MME_INVALID_ARGUMENT, "this engine takes no tensors in device memory, only engine \"tensorrt\" does");
+}
+
+ImageArea Execution::convert_image(size_t, const ImageToTensorSpec&, const ImageFrame&, std::span<const int64_t>) {
+  fail(MME_INTERNAL, "this engine converts no images");
 }
 
 void Execution::wait_for(CUstream_st*) {

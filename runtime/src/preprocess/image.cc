@@ -27,11 +27,17 @@ class ImagePreprocess : public Preprocess {
 
   void image(const mme_image& image, Tensor& output) override {
     const ImageFrame frame = check_image(image);
+    if (frame.on_device) {
+      fail(MME_INVALID_ARGUMENT,
+           "image: its planes are in a GPU's memory; only engine \"tensorrt\" takes them there, with "
+           "libmmedge_cuda.so beside libmmedge.so");
+    }
     output.resize(type(), shape_);
     kernel_.run(frame, output.data());
   }
 
   ImageArea area() const override { return kernel_.area(); }
+  const ImageToTensorSpec* image_spec() const override { return &kernel_.spec(); }
 
  private:
   ImageToTensor kernel_;

@@ -46,7 +46,8 @@ Format describe(int32_t format) {
   fail(MME_INVALID_ARGUMENT, "image: format ", format, " is not one of mme_image_format");
 }
 
-void check_plane(const mme_image& image, const Format& format, int plane) {
+// And what of it the frame has.
+void check_plane(const mme_image& image, const Format& format, int plane, ImageFrame& frame) {
   const PlaneFormat& layout = format.plane[plane];
   const auto groups = [](int pixels, int group) { return static_cast<size_t>((pixels + group - 1) / group); };
   const size_t row = groups(image.width, layout.group_width) * static_cast<size_t>(layout.group_bytes);
@@ -65,6 +66,10 @@ void check_plane(const mme_image& image, const Format& format, int plane) {
     fail(MME_BAD_INPUT, where(), " holds ", image.sizes[plane], " bytes; ", what(), " with a stride of ", stride,
          " needs ", needed);
   }
+  frame.planes[plane] = static_cast<const uint8_t*>(image.planes[plane]);
+  frame.strides[plane] = static_cast<ptrdiff_t>(stride);
+  frame.row_bytes[plane] = row;
+  frame.rows[plane] = rows;
 }
 
 void set_region(const mme_image& image, ImageGeometry& geometry) {
@@ -127,11 +132,11 @@ ImageFrame check_image(const mme_image& image) {
     frame.geometry.color_range = static_cast<mme_color_range>(image.color_range);
   }
   set_region(image, frame.geometry);
-  for (int plane = 0; plane < format.planes; ++plane) {
-    check_plane(image, format, plane);
-    frame.planes[plane] = static_cast<const uint8_t*>(image.planes[plane]);
-    frame.strides[plane] = static_cast<ptrdiff_t>(image.strides[plane]);
+  for (int plane = 0; plane < format.planes; ++plane) check_plane(image, format, plane, frame);
+  if (image.memory != MME_MEMORY_HOST && image.memory != MME_MEMORY_CUDA) {
+    fail(MME_INVALID_ARGUMENT, "image: memory ", image.memory, " is not one of mme_memory");
   }
+  frame.on_device = image.memory == MME_MEMORY_CUDA;
   return frame;
 }
 

@@ -57,6 +57,7 @@ int main(void) {
   FIELD(mme_image, region_y);
   FIELD(mme_image, region_width);
   FIELD(mme_image, region_height);
+  FIELD(mme_image, memory);
   ENUM(mme_audio_format);
   VALUE(MME_AUDIO_INT16);
   VALUE(MME_AUDIO_FLOAT32);

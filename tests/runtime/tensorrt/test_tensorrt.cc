@@ -161,6 +161,45 @@ TEST_F(TensorrtTest, ComputesWhatTheGraphDoesForEverySubsetInAnyOrder) {
   }
 }
 
+TEST_F(TensorrtTest, FramesOfAnyFormatSizeAndStrideAreConvertedOnTheDevice) {
+  write_engine();
+  Opened opened, reference;
+  start(opened);
+  ASSERT_EQ(mme_model_open(bundle_path("digits.mme").c_str(), nullptr, &reference.model), MME_OK);
+  ASSERT_EQ(mme_session_create(reference.model, nullptr, &reference.session), MME_OK);
+  std::vector<uint8_t> bytes(200 * 200 * 4);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * i >> 7);
+  for (const int format :
+       {MME_IMAGE_NV12, MME_IMAGE_I420, MME_IMAGE_YUYV, MME_IMAGE_RGB8, MME_IMAGE_BGRA8, MME_IMAGE_GREY8}) {
+    for (const int width : {33, 120, 160}) {
+      mme_image frame{};
+      frame.struct_size = sizeof frame;
+      frame.format = format;
+      frame.width = width;
+      frame.height = 75;
+      frame.rotation = width == 120 ? 90 : 0;
+      for (int plane = 0; plane < 3; ++plane) {
+        frame.planes[plane] = bytes.data() + 11 * plane;
+        frame.strides[plane] = 700;
+        frame.sizes[plane] = bytes.size() - 33;
+      }
+      std::vector<float> found[2];
+      for (const Opened* each : {&opened, &reference}) {
+        // The first of two is replaced before it is run.
+        mme_image other = frame;
+        other.planes[0] = bytes.data() + 5000;
+        other.sizes[0] -= 5000;
+        other.height = width == 33 ? 30 : 75;
+        EXPECT_EQ(mme_session_set_image(each->session, "image", &other), MME_OK) << mme_last_error();
+        EXPECT_EQ(mme_session_set_image(each->session, "image", &frame), MME_OK) << mme_last_error();
+        EXPECT_EQ(mme_session_set_absent(each->session, "audio"), MME_OK);
+        found[each == &reference] = scores(each->session);
+      }
+      EXPECT_EQ(found[0], found[1]) << format << " " << width;
+    }
+  }
+}
+
 TEST_F(TensorrtTest, TheSecondRunIsRecordedAndThoseAfterItAreOneLaunchWithoutAllocating) {
   write_engine();
   Opened opened;
@@ -172,7 +211,7 @@ TEST_F(TensorrtTest, TheSecondRunIsRecordedAndThoseAfterItAreOneLaunchWithoutAll
   for (int i = 0; i < 5; ++i) run(opened.session, kMoments[0]);
   EXPECT_EQ(count("launch") - launches, gpu_is("refuses-capture") ? 0 : 6);
   EXPECT_EQ(count("allocate"), allocations);
-  EXPECT_EQ(count("to device") - copies, gpu_is("integrated") ? 0 : 5 * 3) << "image, audio and presence";
+  EXPECT_EQ(count("to device") - copies, gpu_is("integrated") ? 0 : 5 * 3) << "the frame, audio and presence";
 }
 
 TEST_F(TensorrtTest, SessionsOfOneModelRunAtOnce) {
@@ -352,6 +391,27 @@ TEST_F(DeviceMemory, MayBeFilledOnAStreamThatTheSessionWaitsFor) {
   ASSERT_EQ(mme_session_set_tensor(opened.session, "image", &device), MME_OK);
   ASSERT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
   ASSERT_EQ(mme_session_wait_stream(opened.session, stream), MME_OK) << mme_last_error();
+  EXPECT_EQ(scores(opened.session), reference);
+}
+
+TEST_F(DeviceMemory, OfACameraIsReadWhereItLies) {
+  Opened opened;
+  start(opened);
+  std::vector<float> values(kCount);
+  std::vector<uint8_t> bytes(kBytes);
+  for (size_t i = 0; i < kBytes; ++i) bytes[i] = static_cast<uint8_t>(i * 7);
+  std::memcpy(values.data(), bytes.data(), kBytes);
+  mme_image frame = make_image(MME_IMAGE_RGB8, 40, 30, bytes);
+  ASSERT_EQ(mme_session_set_image(opened.session, "image", &frame), MME_OK);
+  ASSERT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
+  const std::vector<float> reference = scores(opened.session);
+  fill(values);
+  frame.memory = MME_MEMORY_CUDA;
+  EXPECT_EQ(mme_session_set_image(opened.session, "image", &frame), MME_INVALID_ARGUMENT) << "of the host";
+  frame.planes[0] = reinterpret_cast<void*>(memory);
+  ASSERT_EQ(mme_session_wait_stream(opened.session, stream), MME_OK) << mme_last_error();
+  ASSERT_EQ(mme_session_set_image(opened.session, "image", &frame), MME_OK) << mme_last_error();
+  ASSERT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
   EXPECT_EQ(scores(opened.session), reference);
 }
 

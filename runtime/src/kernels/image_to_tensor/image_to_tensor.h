@@ -51,6 +51,8 @@ struct ImageFrame {
   ImageGeometry geometry;
   const uint8_t* planes[3];
   ptrdiff_t strides[3];
+  size_t row_bytes[3], rows[3];  // of each plane, what the format has; 0 where it has no such plane
+  bool on_device;                // the planes lie in a GPU's memory, which the CPU's kernel cannot read
 };
 
 class ImageToTensor {

@@ -1,0 +1,42 @@
+#include "engine/cuda_kernels.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "kernels/image_to_tensor/image_to_tensor_cuda.h"
+
+namespace mmedge {
+namespace {
+
+class Conversion : public DeviceImageConversion {
+ public:
+  explicit Conversion(CudaImagePlan plan) : plan_(std::move(plan)) {}
+
+  std::span<const int32_t> tables() const noexcept override { return plan_.tables; }
+
+  const char* launch(const int32_t* tables, const DeviceFrame& frame, void* tensor,
+                     CUstream_st* stream) const noexcept override {
+    CudaImageFrame given{};
+    std::copy_n(frame.planes, 3, given.planes);
+    std::copy_n(frame.strides, 3, given.strides);
+    const cudaError_t error = image_to_tensor(plan_, tables, {&given, 1}, tensor, stream);
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  }
+
+ private:
+  CudaImagePlan plan_;
+};
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) DeviceImageConversion* mmedge_make_image_conversion_1(
+    const ImageToTensorSpec& spec, const ImageGeometry& geometry) noexcept {
+  try {
+    return new Conversion(make_cuda_image_plan(spec, geometry));
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+}  // namespace mmedge

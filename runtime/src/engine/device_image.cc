@@ -1,0 +1,99 @@
+#include "engine/device_image.h"
+
+#include <dlfcn.h>
+
+#include <cstring>
+
+#include "error.h"
+
+namespace mmedge {
+namespace {
+
+constexpr size_t kRowAlignment = 256;
+
+void resize(Tensor& bytes, size_t count) {
+  const auto size = static_cast<int64_t>(count);
+  bytes.resize(ElementType::kUint8, {&size, 1});
+}
+
+size_t aligned(size_t bytes) { return (bytes + kRowAlignment - 1) / kRowAlignment * kRowAlignment; }
+
+}  // namespace
+
+MakeDeviceImageConversion device_image_conversion() {
+  static void* const library = dlopen("libmmedge_cuda.so", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return nullptr;
+  return reinterpret_cast<MakeDeviceImageConversion>(dlsym(library, kMakeDeviceImageConversion));
+}
+
+DeviceImage::DeviceImage(const CudaDevice& device, MakeDeviceImageConversion make)
+    : device_(device),
+      make_(make),
+      pinned_(device),
+      staging_(ElementType::kUint8, &pinned_),
+      tables_(ElementType::kUint8, &pinned_),
+      frame_buffer_(device),
+      tables_buffer_(device) {}
+
+ImageArea DeviceImage::convert(const ImageToTensorSpec& spec, const ImageFrame& frame, DevicePointer tensor,
+                               CudaStream& stream) {
+  if (geometry_ != frame.geometry) {
+    stream.synchronize();  // a frame that was set and not run may be in use, with its tables
+    geometry_.reset();
+    conversion_.reset(make_(spec, frame.geometry));
+    if (conversion_ == nullptr) throw std::bad_alloc();
+    const auto tables = std::as_bytes(conversion_->tables());
+    resize(tables_, tables.size());
+    std::memcpy(tables_.data(), tables.data(), tables.size());
+    tables_buffer_.reserve(tables.size());
+    stream.copy_to_device(tables_buffer_.get(), tables_.data(), tables.size());
+    area_ = make_image_conversion(spec, frame.geometry).area;
+    geometry_ = frame.geometry;
+  }
+  const DeviceFrame there = upload(frame, stream);
+  const char* const fault = conversion_->launch(reinterpret_cast<const int32_t*>(tables_buffer_.get()), there,
+                                                reinterpret_cast<void*>(tensor), stream.get());
+  if (fault != nullptr) fail(MME_ENGINE_FAILED, "CUDA failed to convert the frame: ", fault);
+  return area_;
+}
+
+DeviceFrame DeviceImage::upload(const ImageFrame& frame, CudaStream& stream) {
+  DeviceFrame there{};
+  if (frame.on_device) {
+    for (int plane = 0; plane < 3 && frame.rows[plane] > 0; ++plane) {
+      if (!is_memory_of(device_, reinterpret_cast<DevicePointer>(frame.planes[plane]))) {
+        fail(MME_INVALID_ARGUMENT, "image: plane ", plane, " is not memory of GPU ", device_.number(), " (",
+             device_.name(), ")");
+      }
+      there.planes[plane] = frame.planes[plane];
+      there.strides[plane] = frame.strides[plane];
+    }
+    return there;
+  }
+  size_t total = 0;
+  for (int plane = 0; plane < 3; ++plane) total += aligned(frame.row_bytes[plane]) * frame.rows[plane];
+  // Where a frame of the same geometry is still on its way, nothing will use it.
+  resize(staging_, total);
+  auto* to = static_cast<std::byte*>(staging_.data());
+  DevicePointer base = 0;
+  if (device_.integrated()) {
+    base = device_address(to);
+  } else {
+    frame_buffer_.reserve(total);
+    base = frame_buffer_.get();
+  }
+  size_t offset = 0;
+  for (int plane = 0; plane < 3; ++plane) {
+    there.planes[plane] = reinterpret_cast<const uint8_t*>(base + offset);
+    there.strides[plane] = static_cast<int64_t>(aligned(frame.row_bytes[plane]));
+    for (size_t row = 0; row < frame.rows[plane]; ++row) {
+      std::memcpy(to + offset, frame.planes[plane] + static_cast<ptrdiff_t>(row) * frame.strides[plane],
+                  frame.row_bytes[plane]);
+      offset += aligned(frame.row_bytes[plane]);
+    }
+  }
+  if (!device_.integrated()) stream.copy_to_device(base, to, total);
+  return there;
+}
+
+}  // namespace mmedge
