@@ -134,7 +134,7 @@ class Session:
         *,
         onnxruntime: str | None = None,
         threads: int = 1,
-        provider: Literal["cpu", "cuda", "tensorrt"] | None = None,
+        provider: Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"] | None = None,
         device: int = 0,
         arena: bool = True,
         spinning: bool = False,

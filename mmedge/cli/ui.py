@@ -28,7 +28,7 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--provider",
-            type=click.Choice(["cpu", "cuda", "tensorrt"]),
+            type=click.Choice(["cpu", "cuda", "tensorrt", "tensorrt-rtx"]),
             help="Of ONNX Runtime, what runs the graph, by default cpu; never another in its place.",
         ),
         click.option(

@@ -355,8 +355,9 @@ typedef struct mme_model_options {
   const char* onnxruntime; /**< path of libonnxruntime.so; NULL: MMEDGE_ONNXRUNTIME, then the Python package beside this
                               library, then the system's */
   int32_t threads;         /**< threads inside one run, up to 1024; 0 means 1 */
-  const char* provider;    /**< "cpu", "cuda" or "tensorrt"; NULL: "cpu". Another is never taken in its place: a graph
-                              that it cannot run whole is refused. Since 0.2, like all that follows */
+  const char* provider;    /**< "cpu", "cuda", "tensorrt" or, since 0.4, "tensorrt-rtx"; NULL: "cpu". Another is never
+                              taken in its place: a graph that it cannot run whole is refused. Since 0.2, like all that
+                              follows */
   int32_t device;          /**< number of the GPU */
   int32_t disable_arena;   /**< not 0: give memory back after each run, slower, smaller */
   int32_t allow_spinning;  /**< not 0: idle threads spin for a while instead of sleeping, faster by microseconds, for a

@@ -113,7 +113,7 @@ void check_task(const Bundle& bundle) {
 // Floating point is the same everywhere. Integers are not: TensorRT takes unsigned ones for signed, without a word.
 const json& choose_graph(const json& graphs, std::string_view provider) {
   const auto fits = [provider](const json& graph) {
-    return graph.at("target").get<std::string>().starts_with("tensorrt") == (provider == "tensorrt");
+    return graph.at("target").get<std::string>().starts_with("tensorrt") == provider.starts_with("tensorrt");
   };
   const auto found = std::find_if(graphs.begin(), graphs.end(), fits);
   if (found != graphs.end()) return *found;

@@ -50,7 +50,7 @@ struct Bundle {
   std::optional<size_t> output(OutputKind kind) const;
 };
 
-// With the graph that is written for `provider`, "cpu", "cuda" or "tensorrt". Throws MME_BUNDLE_INVALID.
+// With the graph that is written for `provider`, as mme_model_options has it. Throws MME_BUNDLE_INVALID.
 Bundle open_bundle(const std::filesystem::path& directory, std::string_view provider);
 
 }  // namespace mmedge

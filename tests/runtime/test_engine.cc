@@ -58,11 +58,19 @@ TEST(EngineTest, AMissingProviderIsAnErrorNamingThoseThereAre) {
   }
 }
 
+TEST(EngineTest, TensorrtRtxSaysWhatItLacks) {
+  mme_model_options options = make_options();
+  options.provider = "tensorrt-rtx";
+  if (open_status(options) == MME_OK) GTEST_SKIP() << "this machine has TensorRT-RTX";
+  EXPECT_EQ(open_status(options), MME_ENGINE_UNAVAILABLE) << mme_last_error();
+  EXPECT_NE(std::string(mme_last_error()).find("TensorRT-RTX"), std::string::npos) << mme_last_error();
+}
+
 TEST(EngineTest, AnUnknownProviderIsTheCallersFault) {
   mme_model_options options = make_options();
   options.provider = "tpu";
   EXPECT_EQ(open_status(options), MME_INVALID_ARGUMENT);
-  EXPECT_STREQ(mme_last_error(), "options->provider is \"tpu\"; expected cpu, cuda or tensorrt");
+  EXPECT_STREQ(mme_last_error(), "options->provider is \"tpu\"; expected cpu, cuda, tensorrt or tensorrt-rtx");
 }
 
 TEST(EngineTest, TheEngineSaysWhichProviderRuns) {

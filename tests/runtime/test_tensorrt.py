@@ -40,6 +40,14 @@ def test_a_real_tensorrt_without_a_driver_gives_its_version_and_says_what_is_mis
         mmedge.Session(digits_bundle, engine="tensorrt", tensorrt=str(library))
 
 
+@pytest.mark.skipif(has_driver(), reason="this machine has an NVIDIA driver")
+def test_the_plug_in_of_tensorrt_rtx_is_found_and_says_that_there_is_no_driver(digits_bundle: Path) -> None:
+    spec = find_spec("onnxruntime_ep_nv_tensorrt_rtx")
+    assert spec is not None
+    with pytest.raises(EngineError, match=r"TensorRT-RTX is not usable: .*libcuda\.so\.1: cannot open"):
+        mmedge.Session(digits_bundle, provider="tensorrt-rtx")
+
+
 def test_what_is_no_tensorrt_is_refused(digits_bundle: Path) -> None:
     # In a process of its own: the first library that loads is the only one.
     program = "import mmedge, sys; mmedge.Session(sys.argv[1], engine='tensorrt', tensorrt='/nowhere/libnvinfer.so')"

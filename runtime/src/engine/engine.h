@@ -73,7 +73,7 @@ class Graph {
 
 struct OnnxRuntimeOptions {
   std::string library;   // path of libonnxruntime.so; empty: look for it
-  std::string provider;  // "cpu", "cuda" or "tensorrt"
+  std::string provider;  // "cpu", "cuda", "tensorrt" or "tensorrt-rtx"
   int device;
   int threads;
   std::string affinities;  // as mme_model_options has it

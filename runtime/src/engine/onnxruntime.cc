@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/floating_point_mode.h"
 #include "engine/onnxruntime_library.h"
+#include "engine/tensorrt_rtx_provider.h"
 #include "error.h"
 #include "kernels/instruction_set.h"
 #include "onnxruntime_ops.h"
@@ -172,8 +173,11 @@ class SessionOptions {
       const Owned<OrtTensorRTProviderOptionsV2> owned{tensorrt, {api_->ReleaseTensorRTProviderOptions}};
       check(api_, api_->UpdateTensorRTProviderOptions(tensorrt, &key, &value, 1), "set TensorRT options");
       check(api_, api_->SessionOptionsAppendExecutionProvider_TensorRT_V2(options_.get(), tensorrt), "start TensorRT");
+    } else if (options.provider == "tensorrt-rtx") {
+      append_tensorrt_rtx(library, options_.get(), options.device);
     } else {
-      fail(MME_INVALID_ARGUMENT, "options->provider is \"", options.provider, "\"; expected cpu, cuda or tensorrt");
+      fail(MME_INVALID_ARGUMENT, "options->provider is \"", options.provider,
+           "\"; expected cpu, cuda, tensorrt or tensorrt-rtx");
     }
   }
 
@@ -241,7 +245,7 @@ class OnnxRuntimeGraph : public Graph {
                                   options.provider, options.device, "-", instruction_set()));
     if (create_from(cache, library, options)) return;
     SessionOptions cold(library, options);
-    if (options.provider == "tensorrt") {
+    if (options.provider.starts_with("tensorrt")) {
       cold.set("ep.context_enable", "1");
       cold.set("ep.context_embed_mode", "1");
       cold.set("ep.context_file_path", cache.scratch().c_str());

@@ -18,10 +18,9 @@ constexpr int kApiVersion = 23;  // the first that custom operators and plug-in 
 
 // The Python package installed beside this library's own, as in SITE/mmedge/runtime and SITE/onnxruntime/capi.
 std::string beside_this_library() {
-  Dl_info self{};
-  if (dladdr(reinterpret_cast<void*>(&beside_this_library), &self) == 0 || self.dli_fname == nullptr) return {};
+  const fs::path site = site_packages();
+  if (site.empty()) return {};
   std::error_code error;
-  const fs::path site = fs::path(self.dli_fname).parent_path().parent_path().parent_path();
   for (const auto& entry : fs::directory_iterator(site / "onnxruntime" / "capi", error)) {
     if (entry.path().filename().string().starts_with("libonnxruntime.so")) return entry.path().string();
   }
@@ -79,6 +78,12 @@ const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested) {
          requested);
   }
   return *opened;
+}
+
+fs::path site_packages() {
+  Dl_info self{};
+  if (dladdr(reinterpret_cast<void*>(&site_packages), &self) == 0 || self.dli_fname == nullptr) return {};
+  return fs::path(self.dli_fname).parent_path().parent_path().parent_path();
 }
 
 void check(const OrtApi* api, OrtStatus* status, const char* doing) {

@@ -3,6 +3,7 @@
 
 #include <onnxruntime_c_api.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -21,6 +22,9 @@ struct OnnxRuntimeLibrary {
 
 // One library a process: the first that is asked for and loads. It is never closed. Throws MME_ENGINE_UNAVAILABLE.
 const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested);
+
+// Where Python packages lie beside mmedge, if this library is in mmedge/runtime of one.
+std::filesystem::path site_packages();
 
 // Throws MME_ENGINE_FAILED.
 void check(const OrtApi* api, OrtStatus* status, const char* doing);
