@@ -1,0 +1,80 @@
+"""Sessions on TensorRT, on a GPU: an engine that mmedge build compiles here, judged by ONNX Runtime."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gpu.gpu_arrays import to_gpu
+from gpu.test_kernels import device_count
+
+import mmedge
+from mmedge.building import build_bundle
+from mmedge.export.builders import EngineOptions
+from mmedge.runtime.errors import InvalidArgument
+
+pytestmark = [
+    pytest.mark.skipif(device_count() == 0, reason="needs a CUDA device, and the driver finds none"),
+    pytest.mark.skipif(find_spec("tensorrt") is None, reason="needs TensorRT's Python package, to build an engine"),
+]
+
+
+@pytest.fixture(scope="module")
+def engine(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build_bundle(digits_bundle, EngineOptions("tensorrt"), cache=tmp_path_factory.mktemp("engines")).engine
+
+
+@pytest.fixture
+def session(digits_bundle: Path, engine: str) -> mmedge.Session:
+    return mmedge.Session(digits_bundle, engine="tensorrt", engines=engine)
+
+
+def inputs(seed: int) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 256, (48, 64, 3), np.uint8)
+    audio = mmedge.Audio(random.uniform(-0.5, 0.5, 16000).astype(np.float32), 16000)
+    return {"image": image, "audio": audio}
+
+
+def test_every_subset_gives_what_onnx_runtime_gives_launch_after_launch(
+    digits_bundle: Path, session: mmedge.Session
+) -> None:
+    judge = mmedge.Session(digits_bundle)
+    for seed in range(5):
+        for names in (("image", "audio"), ("image",), ("audio",)):
+            given = {name: value for name, value in inputs(seed).items() if name in names}
+            expected, found = judge.run(**given).outputs, session.run(**given).outputs
+            np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-3)
+
+
+def test_arrays_of_the_gpu_go_in_and_out(session: mmedge.Session) -> None:
+    image = np.random.default_rng(0).standard_normal((1, 32, 32), np.float32)
+    expected = session.run(tensors={"image": image}).outputs["logits"]
+    there = to_gpu(image)
+    for _ in range(3):
+        np.testing.assert_array_equal(session.run(tensors={"image": there}).outputs["logits"], expected)
+    output = session.device_output("logits")
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a PyTorch with CUDA, to read the output")
+    np.testing.assert_array_equal(torch.from_dlpack(output).cpu().numpy(), expected)
+    there = torch.from_numpy(image).cuda()
+    np.testing.assert_array_equal(session.run(tensors={"image": there}).outputs["logits"], expected)
+
+
+def test_host_memory_is_not_taken_for_the_gpus(session: mmedge.Session) -> None:
+    array = np.zeros((1, 32, 32), np.float32)
+
+    class Lie:
+        __cuda_array_interface__ = {"version": 3, **array.__array_interface__}
+
+    with pytest.raises(InvalidArgument, match="not memory of GPU 0"):
+        session.run(tensors={"image": Lie()})
+
+
+def test_layers_are_timed(digits_bundle: Path, engine: str) -> None:
+    session = mmedge.Session(digits_bundle, engine="tensorrt", engines=engine, profile_layers=True)
+    layers = {name: us for name, us in session.run(**inputs(0)).timings.items() if name.startswith("layer.")}
+    assert layers
+    assert all(us > 0 for us in layers.values())
