@@ -23,12 +23,17 @@ __device__ float to_float(const CudaFusionModality<int8_t>& modality, int column
 __device__ void store(float* to, float value) { *to = value; }
 __device__ void store(__half* to, float value) { *to = __float2half_rn(value); }
 
+template <class Element>
+__device__ bool is_present(const CudaFusion<Element>& fusion, size_t pair) {
+  return fusion.presence[pair * fusion.presence_stride] != 0;
+}
+
 // Bit r: whether row first + r of the batch, up to a warp's lanes of them, has the modality.
 template <class Element>
 __device__ unsigned find_present(const CudaFusion<Element>& fusion, int modality, int first, int rows) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, row = first + lane;
   const bool present = lane < rows && row < fusion.batch &&
-                       fusion.presence[static_cast<size_t>(row) * fusion.modality_count + modality] != 0;
+                       is_present(fusion, static_cast<size_t>(row) * fusion.modality_count + modality);
   return __ballot_sync(kWholeWarp, present);
 }
 
@@ -145,7 +150,7 @@ __device__ void finish_rows(const CudaFusion<Element>& fusion, int first, Row* s
   const size_t first_pair = static_cast<size_t>(first) * modalities;
   static_assert(kTileRows * kCudaFusionMostModalities <= kWarp, "a lane for each row and modality");
   const int lane = thread % kWarp;
-  const unsigned present = __ballot_sync(kWholeWarp, lane < pairs && fusion.presence[first_pair + lane] != 0);
+  const unsigned present = __ballot_sync(kWholeWarp, lane < pairs && is_present(fusion, first_pair + lane));
   for (int begin = 0; begin < pairs; begin += kThreads / kLanes) {
     const int pair = begin + thread / kLanes, row = pair / modalities, m = pair % modalities;
     const bool used = pair < pairs && (present >> pair & 1U) != 0;

@@ -59,6 +59,7 @@ struct CudaFusion {
   int dimension;  // D
   float epsilon;
   const uint8_t* presence;  // [B, modalities], not 0: present
+  int presence_stride = 1;  // bytes from one flag to the next: 4 where they are the first bytes of int32 zeros and ones
   Output* y;                // [B, D]
   float* alpha;             // [B, modalities], or NULL
   // Of one launch at a time.
