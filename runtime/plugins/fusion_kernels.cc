@@ -6,95 +6,19 @@
 
 #include "kernels/gated_fusion/gated_fusion.h"
 #include "kernels/instruction_set.h"
+#include "node_values.h"
 #include "tensor.h"
 
 namespace mmedge {
 namespace {
-
-// A tensor's size is asked for in bytes: asking for its shape allocates.
-template <class T>
-struct Values {
-  const T* data;
-  size_t count;
-};
-
-template <class T>
-Values<T> values(const OrtApi* api, const OrtValue* value) {
-  const void* data = nullptr;
-  size_t bytes = 0;
-  check_status(api, api->GetTensorData(value, &data));
-  check_status(api, api->GetTensorSizeInBytes(value, &bytes));
-  return {static_cast<const T*>(data), bytes / sizeof(T)};
-}
-
-using Floats = Values<float>;
-
-size_t count_modalities(const OrtApi* api, const OrtKernelInfo* info, const char* name, size_t each) {
-  size_t inputs = 0;
-  check_status(api, api->KernelInfo_GetInputCount(info, &inputs));
-  if (inputs < 1 + each || (inputs - 1) % each != 0) {
-    fail(MME_INVALID_ARGUMENT, name, " has ", inputs, " inputs; expected 1 + ", each, " for each modality");
-  }
-  return (inputs - 1) / each;
-}
-
-float read_epsilon(const OrtApi* api, const OrtKernelInfo* info) {
-  float epsilon = 1e-5F;
-  if (OrtStatus* status = api->KernelInfoGetAttribute_float(info, "epsilon", &epsilon)) {
-    api->ReleaseStatus(status);
-    epsilon = 1e-5F;
-  }
-  return epsilon;
-}
-
-// An input that is a constant of the graph; NULL where it is none.
-const OrtValue* constant(const OrtApi* api, const OrtKernelInfo* info, size_t index) {
-  int is_constant = 0;
-  const OrtValue* value = nullptr;
-  check_status(api, api->KernelInfoGetConstantInput_tensor(info, index, &is_constant, &value));
-  return is_constant != 0 ? value : nullptr;
-}
-
-const OrtValue* input(const OrtApi* api, OrtKernelContext* context, size_t index) {
-  const OrtValue* value = nullptr;
-  check_status(api, api->KernelContext_GetInput(context, index, &value));
-  return value;
-}
-
-// NULL where the node names no such output.
-float* output(const OrtApi* api, OrtKernelContext* context, size_t index, size_t rows, size_t columns) {
-  const int64_t shape[] = {static_cast<int64_t>(rows), static_cast<int64_t>(columns)};
-  OrtValue* value = nullptr;
-  check_status(api, api->KernelContext_GetOutput(context, index, shape, 2, &value));
-  if (value == nullptr) return nullptr;
-  void* data = nullptr;
-  check_status(api, api->GetTensorMutableData(value, &data));
-  return static_cast<float*>(data);
-}
-
-// bool [B, modalities]: the flags, and B.
-Values<uint8_t> read_presence(const OrtApi* api, OrtKernelContext* context, size_t modalities) {
-  const auto flags = values<uint8_t>(api, input(api, context, 0));
-  if (flags.count % modalities != 0) {
-    fail(MME_INVALID_ARGUMENT, "GatedFusion: presence holds ", flags.count, " flags; expected [B, ", modalities, "]");
-  }
-  return {flags.data, flags.count / modalities};
-}
-
-void check_features(size_t m, size_t found, size_t rows, size_t features) {
-  if (found != rows * features) {
-    fail(MME_INVALID_ARGUMENT, "GatedFusion: x of modality ", m, " holds ", found, " numbers; expected [", rows, ", ",
-         features, "]");
-  }
-}
 
 // On the session's own threads where there is more than one chunk of rows.
 void compute(const OrtApi* api, OrtKernelContext* context, std::span<const FusionModality> modalities,
              const uint8_t* presence, size_t rows, size_t dimension, float epsilon) {
   size_t outputs = 0;
   check_status(api, api->KernelContext_GetOutputCount(context, &outputs));
-  float* const y = output(api, context, 0, rows, dimension);
-  float* const alpha = outputs > 1 ? output(api, context, 1, rows, modalities.size()) : nullptr;
+  float* const y = output<float>(api, context, 0, rows, dimension);
+  float* const alpha = outputs > 1 ? output<float>(api, context, 1, rows, modalities.size()) : nullptr;
   const Fusion fusion = {modalities, presence, y, alpha, dimension, epsilon};
   if (rows <= kFusionChunk) return gated_fusion(fusion, 0, rows);
   struct Call {
@@ -292,23 +216,26 @@ class QGatedFusionKernel final : public FusionKernel {
   std::vector<Part> parts_;
 };
 
+Operator q_gated_fusion_operator(const OrtApi* api) {
+  Operator op = fusion_operator(api, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+  op.bias = 6;
+  op.GetName = [](const OrtCustomOp*) { return "QGatedFusion"; };
+  op.GetInputType = [](const OrtCustomOp*, size_t index) {  // floats and integers in turn
+    return index == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  };
+  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return static_cast<int>(kQFusionInputs); };
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  op.CreateKernelV2 = create_kernel<QGatedFusionKernel>;
+  return op;
+}
+
 }  // namespace
 
-void check_status(const OrtApi* api, OrtStatus* status) {
-  if (status == nullptr) return;
-  const std::string message = api->GetErrorMessage(status);
-  api->ReleaseStatus(status);
-  fail(MME_ENGINE_FAILED, "ONNX Runtime: ", message);
-}
-
-std::unique_ptr<FusionKernel> make_gated_fusion(const OrtApi* api, const OrtKernelInfo* info) {
+std::vector<Operator> make_operators(const OrtApi* api) {
   choose_instruction_set();
-  return std::make_unique<GatedFusionKernel>(api, info);
-}
-
-std::unique_ptr<FusionKernel> make_q_gated_fusion(const OrtApi* api, const OrtKernelInfo* info) {
-  choose_instruction_set();
-  return std::make_unique<QGatedFusionKernel>(api, info);
+  Operator gated_fusion = gated_fusion_operator(api, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+  gated_fusion.CreateKernelV2 = create_kernel<GatedFusionKernel>;
+  return {gated_fusion, q_gated_fusion_operator(api)};
 }
 
 }  // namespace mmedge

@@ -1,9 +1,10 @@
-// What the operators of onnxruntime_ops.h compute, as ONNX Runtime's callbacks call it.
+// The operators of onnxruntime_ops.h and what they compute, as ONNX Runtime's callbacks call it.
 #pragma once
 
 #include <onnxruntime_c_api.h>
 
 #include <memory>
+#include <vector>
 
 #include "error.h"
 
@@ -42,7 +43,25 @@ class FusionKernel {
   const OrtApi* api_;
 };
 
-std::unique_ptr<FusionKernel> make_gated_fusion(const OrtApi* api, const OrtKernelInfo* info);
-std::unique_ptr<FusionKernel> make_q_gated_fusion(const OrtApi* api, const OrtKernelInfo* info);
+// What ONNX Runtime's callbacks are handed instead of a bare OrtCustomOp.
+struct Operator : OrtCustomOp {
+  const OrtApi* api;
+  size_t bias;                     // the input that is the first modality's
+  ONNXTensorElementDataType type;  // of y, or undefined: as the first modality's x
+};
+
+template <class Kernel>
+OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  return guarded(api, [&] { *kernel = static_cast<FusionKernel*>(std::make_unique<Kernel>(api, info).release()); });
+}
+
+// All but the types of the inputs, the name and CreateKernelV2.
+Operator fusion_operator(const OrtApi* api, ONNXTensorElementDataType type);
+
+// GatedFusion, all but CreateKernelV2. `type` is that of y and of all inputs but presence; alpha's is float32.
+Operator gated_fusion_operator(const OrtApi* api, ONNXTensorElementDataType type);
+
+// Those of this library. Throws Error.
+std::vector<Operator> make_operators(const OrtApi* api);
 
 }  // namespace mmedge

@@ -5,16 +5,9 @@
 #include <vector>
 
 #include "fusion_kernels.h"
-#include "kernels/instruction_set.h"
 
 namespace mmedge {
 namespace {
-
-// What ONNX Runtime's callbacks are handed instead of a bare OrtCustomOp.
-struct Operator : OrtCustomOp {
-  const OrtApi* api;
-  size_t bias;  // the input that is the first modality's
-};
 
 template <class T>
 struct Release {
@@ -51,23 +44,54 @@ OrtStatus* infer_shape(const OrtCustomOp* op, OrtShapeInferContext* context) {
     check_status(api, api->CreateTensorTypeAndShapeInfo(&made));
     const std::unique_ptr<OrtTensorTypeAndShapeInfo, Release<OrtTensorTypeAndShapeInfo>> output(
         made, {api->ReleaseTensorTypeAndShapeInfo});
-    check_status(api, api->SetTensorElementType(made, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+    ONNXTensorElementDataType type = static_cast<const Operator*>(op)->type;
+    if (type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED) {
+      check_status(api, api->GetTensorElementType(info_of(1), &type));
+    }
+    check_status(api, api->SetTensorElementType(made, type));
     check_status(api, api->SetDimensions(made, shape, 2));
     check_status(api, api->SetSymbolicDimensions(made, symbols, 2));
     check_status(api, api->ShapeInferContext_SetOutputTypeShape(context, 0, made));
   });
 }
 
-using Make = std::unique_ptr<FusionKernel> (*)(const OrtApi*, const OrtKernelInfo*);
+// ---- The domain ----
 
-template <Make make>
-OrtStatus* create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-  return guarded(api, [&] { *kernel = make(api, info).release(); });
+struct Domain {
+  explicit Domain(const OrtApi* made_by) : api(made_by), operators(make_operators(made_by)) {
+    check_status(api, api->CreateCustomOpDomain("mmedge", &domain));
+    for (const Operator& op : operators) check_status(api, api->CustomOpDomain_Add(domain, &op));
+  }
+
+  const OrtApi* api;
+  const std::vector<Operator> operators;
+  OrtCustomOpDomain* domain = nullptr;
+};
+
+// One a library of ONNX Runtime in this process, never destroyed: sessions refer to it until the last one ends.
+const Domain& domain_of(const OrtApi* api) {
+  static std::mutex mutex;
+  static auto& domains = *new std::vector<std::unique_ptr<const Domain>>();
+  const std::scoped_lock lock(mutex);
+  for (const auto& domain : domains) {
+    if (domain->api == api) return *domain;
+  }
+  return *domains.emplace_back(std::make_unique<const Domain>(api));
 }
 
-Operator fusion_operator(const OrtApi* api) {
+}  // namespace
+
+void check_status(const OrtApi* api, OrtStatus* status) {
+  if (status == nullptr) return;
+  const std::string message = api->GetErrorMessage(status);
+  api->ReleaseStatus(status);
+  fail(MME_ENGINE_FAILED, "ONNX Runtime: ", message);
+}
+
+Operator fusion_operator(const OrtApi* api, ONNXTensorElementDataType type) {
   Operator op{};
   op.api = api;
+  op.type = type;
   op.version = kOrtApiVersion;
   op.GetExecutionProviderType = [](const OrtCustomOp*) { return "CPUExecutionProvider"; };
   op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 2; };
@@ -76,7 +100,9 @@ Operator fusion_operator(const OrtApi* api) {
   };
   op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 2; };
-  op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
+  op.GetOutputType = [](const OrtCustomOp* of, size_t index) {
+    return index == 0 ? static_cast<const Operator*>(of)->type : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  };
   op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t index) {
     return index == 0 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
   };
@@ -91,61 +117,21 @@ Operator fusion_operator(const OrtApi* api) {
   return op;
 }
 
-Operator gated_fusion_operator(const OrtApi* api) {
-  Operator op = fusion_operator(api);
+Operator gated_fusion_operator(const OrtApi* api, ONNXTensorElementDataType type) {
+  Operator op = fusion_operator(api, type);
   op.bias = 3;
   op.GetName = [](const OrtCustomOp*) { return "GatedFusion"; };
-  op.GetInputType = [](const OrtCustomOp*, size_t index) {
-    return index == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  op.GetInputType = [](const OrtCustomOp* of, size_t index) {
+    return index == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL : static_cast<const Operator*>(of)->type;
   };
   op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return static_cast<int>(kFusionInputs); };
-  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
-  op.CreateKernelV2 = create<make_gated_fusion>;
-  return op;
-}
-
-Operator q_gated_fusion_operator(const OrtApi* api) {
-  Operator op = fusion_operator(api);
-  op.bias = 6;
-  op.GetName = [](const OrtCustomOp*) { return "QGatedFusion"; };
-  op.GetInputType = [](const OrtCustomOp*, size_t index) {  // floats and integers in turn
-    return index == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  op.GetVariadicInputHomogeneity = [](const OrtCustomOp* of) {
+    return static_cast<const Operator*>(of)->type != ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED ? 1 : 0;
   };
-  op.GetVariadicInputMinArity = [](const OrtCustomOp*) { return static_cast<int>(kQFusionInputs); };
-  op.GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  op.CreateKernelV2 = create<make_q_gated_fusion>;
   return op;
 }
-
-// ---- The domain ----
-
-struct Domain {
-  explicit Domain(const OrtApi* api)
-      : gated_fusion(gated_fusion_operator(api)), q_gated_fusion(q_gated_fusion_operator(api)) {
-    check_status(api, api->CreateCustomOpDomain("mmedge", &domain));
-    check_status(api, api->CustomOpDomain_Add(domain, &gated_fusion));
-    check_status(api, api->CustomOpDomain_Add(domain, &q_gated_fusion));
-  }
-
-  Operator gated_fusion, q_gated_fusion;
-  OrtCustomOpDomain* domain = nullptr;
-};
-
-// One a library of ONNX Runtime in this process, never destroyed: sessions refer to it until the last one ends.
-const Domain& domain_of(const OrtApi* api) {
-  static std::mutex mutex;
-  static auto& domains = *new std::vector<std::unique_ptr<const Domain>>();
-  const std::scoped_lock lock(mutex);
-  for (const auto& domain : domains) {
-    if (domain->gated_fusion.api == api) return *domain;
-  }
-  return *domains.emplace_back(std::make_unique<const Domain>(api));
-}
-
-}  // namespace
 
 void register_mmedge_ops(const OrtApi* api, OrtSessionOptions* options) {
-  choose_instruction_set();
   check_status(api, api->AddCustomOpDomain(options, domain_of(api).domain));
 }
 
