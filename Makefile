@@ -120,7 +120,7 @@ gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels aga
 	if nvcc=$$(command -v nvcc); then libraries=; else nvcc=$$toolkit/bin/nvcc libraries=-L$$toolkit/lib; fi; \
 	cmake -S . -B build/gpu -G Ninja -DMMEDGE_CUDA=ON -DMMEDGE_TESTS=ON -DCMAKE_CUDA_COMPILER=$$nvcc \
 	  -DCMAKE_CUDA_FLAGS=$$libraries -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) > build/configure.log
-	cmake --build build/gpu --target test_gpu bench_kernels
+	cmake --build build/gpu --target test_gpu bench_kernels mmedge_onnxruntime_cuda
 	$(BIN)/pytest -rs tests/gpu
 	$(BIN)/python benchmarks/gpu/bench_kernels.py
 

@@ -1,4 +1,5 @@
-// The operators of the ONNX domain "mmedge", version 1, as custom operators of ONNX Runtime, for the CPU:
+// The operators of the ONNX domain "mmedge", version 1, as custom operators of ONNX Runtime. For the CPU, in libmmedge
+// and libmmedge_onnxruntime.so:
 //
 //   GatedFusion   kernels/gated_fusion. Inputs: presence bool [B, M], then for each of the M modalities x [B, F_m],
 //                 weight [D, F_m], bias [D], norm_weight [D], norm_bias [D], gate_weight [1, D], gate_bias [1].
@@ -13,6 +14,10 @@
 // For float32 graphs, and what is float32 in those of 8 bits, only: where an operator is registered, ONNX Runtime no
 // longer looks at the function body a graph carries, and refuses a graph that uses the operator with another type
 // (INVALID_GRAPH). Register it for sessions that run float32 graphs on the CPU, and leave others to the body.
+//
+// For its CUDA provider, in libmmedge_onnxruntime_cuda.so: GatedFusion of up to 8 modalities in float32 or float16, all
+// floating inputs and y of one of them, alpha always float32. All but presence and the xs must be constants of the
+// graph. What runs on one stream shares the memory between its two steps. Register it for sessions of that provider.
 //
 // Weights that are constant in the graph are copied, rearranged, when a session is made: it takes their size more.
 // One session may run on many threads at once. A run whose shapes were seen before allocates nothing here.
@@ -30,5 +35,5 @@ void register_mmedge_ops(const OrtApi* api, OrtSessionOptions* options);
 
 }  // namespace mmedge
 
-// For SessionOptions.register_custom_ops_library: what libmmedge_onnxruntime.so exports.
+// For SessionOptions.register_custom_ops_library: what either library exports.
 extern "C" MME_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
