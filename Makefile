@@ -6,12 +6,14 @@ CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o
 NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \
           runtime/generate_abi.py CMakeLists.txt pyproject.toml
 CUDA_SOURCES := $(shell find runtime -name '*.cu' -o -name '*.cuh') $(wildcard runtime/src/kernels/*/*_cuda.h)
+# What includes TensorRT's headers.
+TENSORRT_SOURCES := runtime/plugins/tensorrt_plugin.cc runtime/src/engine/tensorrt.cc
 KERNELS := $(wildcard runtime/src/kernels/*/* runtime/src/preprocess/*)
 
 FUZZ_SECONDS ?= 600
 CUDA_ARCHITECTURES ?= native
 
-.PHONY: help setup demo test lint docs test-cpp test-cuda gpu-check fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
+.PHONY: help setup demo test lint docs test-cpp test-cuda check-tensorrt gpu-check fuzz test-aarch64 test-python test-all wheels bench bench-runtime clean
 .DELETE_ON_ERROR:
 
 help:  ## List the targets
@@ -113,6 +115,9 @@ build/cuda/ptxas.log: build/install.stamp $(CUDA_SOURCES) CMakeLists.txt runtime
 
 test-cuda: build/cuda/ptxas.log  ## The CUDA kernels, compiled; test-cpp runs them, emulated
 	$(BIN)/python scripts/cuda_resources.py $< runtime/src/kernels/cuda_resources.md
+
+check-tensorrt: build/install.stamp  ## What is for TensorRT, compiled and emulated with the headers in TENSORRT_HEADERS
+	sh scripts/check-tensorrt.sh "$(TENSORRT_HEADERS)" $(TENSORRT_SOURCES)
 
 gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels against the CPU's, and timed beside PyTorch
 	rm -rf build/gpu

@@ -1,8 +1,13 @@
-"""Graphs for the TensorRT plugin: what its header describes, and nothing else changed."""
+"""Graphs for the TensorRT plugin: what its header describes, and nothing else changed; and what NVIDIA's parser, that of
+TensorRT-RTX, makes of them with the plugin's library.
+"""
 
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +21,7 @@ from mmedge.export.functions import append_functions
 from mmedge.export.graph import to_bytes
 from mmedge.export.plugins import for_plugin
 
+PLUGIN = Path(__file__).parents[2] / "build/tensorrt/tests/runtime/cuda/libmmedge_tensorrt_plugin_emulated.so"
 PARAMETERS = ("weight", "bias", "norm_weight", "norm_bias", "gate_weight", "gate_bias")
 
 
@@ -153,3 +159,66 @@ def test_what_the_plugin_cannot_take_is_refused() -> None:
 def test_onnx_runtime_has_no_body_to_fall_back_on() -> None:
     with pytest.raises(Exception, match="GatedFusion"):
         onnxruntime.InferenceSession(to_bytes(for_plugin(make_model([5], 3))))
+
+
+# ---- With TensorRT-RTX's registry and parser -------------------------------------------------------------------------
+
+# Prints all that is logged. TensorRT-RTX has no layer for a plugin: where one was created its parser ends the process.
+PARSE = """
+import ctypes, sys
+from importlib.util import find_spec
+from pathlib import Path
+
+folder = Path(find_spec("onnxruntime_ep_nv_tensorrt_rtx").origin).parent
+for stem in ("libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so"):
+    ctypes.CDLL(str(next(folder.glob(f"{stem}.*"))), mode=ctypes.RTLD_GLOBAL)
+import tensorrt_rtx_bindings as tensorrt
+
+class Logger(tensorrt.ILogger):
+    def log(self, severity, message):
+        print(message, flush=True)
+
+logger = Logger()
+registry = tensorrt.get_plugin_registry()
+for library in sys.argv[2:]:
+    registry.load_library(library)
+    for creator in registry.all_creators:
+        print("creator", creator.plugin_namespace, creator.name, creator.plugin_version, flush=True)
+network = tensorrt.Builder(logger).create_network(0)
+tensorrt.OnnxParser(network, logger).parse(Path(sys.argv[1]).read_bytes())
+"""
+
+
+@pytest.fixture
+def plugin() -> Path:
+    if not PLUGIN.exists():
+        pytest.skip("needs the emulated plugin, which `make check-tensorrt TENSORRT_HEADERS=...` builds")
+    return PLUGIN
+
+
+def parse(model: onnx.ModelProto, path: Path, *libraries: Path) -> str:
+    path.write_bytes(to_bytes(model))
+    done = subprocess.run([sys.executable, "-c", PARSE, path, *libraries], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def test_nvidias_parser_creates_the_plugin_once_its_library_is_loaded(plugin: Path, tmp_path: Path) -> None:
+    made = for_plugin(make_model([5, 9], 3))
+    found = parse(made, tmp_path / "fused.onnx", plugin)
+    assert "creator mmedge GatedFusion 1" in found
+    assert "creator mmedge QGatedFusion 1" in found
+    assert "Successfully created plugin: GatedFusion" in found, found[-2000:]
+    assert "Plugin not found" in parse(made, tmp_path / "fused.onnx")
+
+
+def test_nvidias_parser_hands_the_plugin_its_epsilon(plugin: Path, tmp_path: Path) -> None:
+    made = for_plugin(make_model([5, 9], 3))
+    (epsilon,) = [attribute for attribute in made.graph.node[-1].attribute if attribute.name == "epsilon"]
+    epsilon.f = -1.0
+    found = parse(made, tmp_path / "fused.onnx", plugin)
+    assert "Could not create" in found, found[-2000:]
+
+
+def test_the_library_exports_what_a_registry_looks_for_and_nothing_else(plugin: Path) -> None:
+    symbols = subprocess.run(["nm", "-D", "--defined-only", plugin], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[-1] for line in symbols.splitlines()] == ["getCreators", "setLoggerFinder"]
