@@ -18,7 +18,7 @@ if [ ! -f "$headers/NvInferRuntime.h" ]; then
 fi
 headers=$(cd "$headers" && pwd)
 cd "$(dirname "$0")/.."
-cuda=$(echo .venv/lib/python*/site-packages/nvidia/cu13/include)
+cuda=$(ls -d "$PWD"/.venv/lib/python*/site-packages/nvidia/cu13/include 2> /dev/null || echo /usr/local/cuda/include)
 
 version=$(printf '#include <NvInferVersion.h>\nVERSION NV_TENSORRT_MAJOR.NV_TENSORRT_MINOR.NV_TENSORRT_PATCH\n' |
           g++ -E -P -I "$headers" -x c++ - | sed -n 's/^VERSION //p' | tr -d ' ')
@@ -30,7 +30,7 @@ for file in "$@"; do
 done
 
 cmake -S . -B build/tensorrt -G Ninja -DMMEDGE_TESTS=ON -DTENSORRT_INCLUDE_DIRS="$headers" \
-      -DCUDA_INCLUDE_DIR="$PWD/$cuda" > build/configure.log
+      -DCUDA_INCLUDE_DIR="$cuda" > build/configure.log
 cmake --build build/tensorrt --target test_tensorrt_plugin mmedge_tensorrt_plugin_emulated > build/tensorrt.log ||
   { cat build/tensorrt.log; exit 1; }
 build/tensorrt/tests/runtime/cuda/test_tensorrt_plugin --gtest_brief=1
