@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmedge.export.engines import check_parse
 from mmedge.export.graph import OPSET, export_graph, to_bytes
 from mmedge.export.parity import ParityReport, compare
 from mmedge.export.targets import Target
-from mmedge.export.tensorrt_rtx import check_parse
 from mmedge.export.writing import check_destination, staged, write_bundle
 from mmedge.runtime import Preprocessor, Session
 from mmedge.runtime.errors import InvalidArgument

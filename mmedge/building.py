@@ -1,90 +1,167 @@
-"""Engines for a bundle: its graph compiled ahead of time for GPUs that need not be here, kept in a cache.
+"""Engines for a bundle: its graph compiled by TensorRT for the GPU that is here, or by TensorRT-RTX ahead of time for
+GPUs that need not be here, kept in a cache.
 
-An engine runs on the GPUs and with the TensorRT-RTX that it was built for, and on no other: it never goes into the
-bundle, which stays the same everywhere.
+An engine runs on the GPUs and with the version that it was built for, and on no other: it never goes into the bundle,
+which stays the same everywhere. In the cache's folder lie, of each,
+
+    GRAPH-PRECISION-BUILDERVERSION-sm87-batch1[-vc][-hc].engine     GRAPH: 16 digits of the graph's SHA-256
+    the same .json                                                  what it is: BuiltEngine's fields, and "format"
+    BUILDERVERSION-sm87.timing                                      TensorRT's timing cache, which all builds share
+
+libmmedge finds engines by these names and trusts a file only as far as its record: change both with it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 
-from mmedge.export.tensorrt_rtx import build_engine, installed_version
+from mmedge.export.builders import EngineOptions, find_builder
+from mmedge.export.engines import build_engine, describe_builder
+from mmedge.export.errors import BuilderMissing
+from mmedge.runtime.errors import MmedgeError
 from mmedge.runtime.manifest import Graph, Manifest, read_manifest
+from mmedge.runtime.native import find_library
+
+FORMAT = 1
+"""Of an engine's record; one of another is built anew."""
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
     """An engine in the cache.
 
-    engine: its file, beside which these fields lie as JSON. graph: of the bundle; precision: what that was written in;
-    version: of TensorRT-RTX. kernels: how many of its kernels take each type, such as "Int8"; one that takes several
-    counts as the narrowest. warnings: one line each. seconds: that it took to build. cached: it was there already.
+    engine: its file. builder: "tensorrt" or "tensorrt-rtx"; version: of that. graph: of the bundle, with its hash;
+    precision: what it was written in. plugin: it needs mmedge's plugin. size, sha256: of the engine's file. kernels:
+    how many of its kernels take each type, such as "Int8"; one that takes several counts as the narrowest. warnings:
+    one line each. seconds: that it took to build. cached: it was there already.
     """
 
     engine: str
-    graph: str
-    precision: str
+    builder: str
     version: str
+    graph: str
+    graph_sha256: str
+    precision: str
     compute_capabilities: tuple[str, ...]
+    version_compatible: bool
+    hardware_compatible: bool
+    plugin: bool
     max_batch: int
+    size: int
+    sha256: str
     kernels: dict[str, int]
     warnings: tuple[str, ...]
     seconds: float
     cached: bool = False
 
+    @property
+    def title(self) -> str:
+        """The builder and its version."""
+        return f"{find_builder(self.builder).title} {self.version}"
+
+
+_ANSWERED = ("engine", "cached")  # Of the answer only, not of the record.
+
 
 def build_bundle(
-    bundle: Path, *, compute_capabilities: Sequence[str], max_batch: int = 1, cache: Path | None = None
+    bundle: Path,
+    options: EngineOptions,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> BuiltEngine:
-    """Compile the graph of `bundle` that is written for TensorRT, or else its only one, with TensorRT-RTX.
+    """Compile the graph of `bundle` that is written for TensorRT, or else its first, which is in FP32.
 
     Args:
-        compute_capabilities: of `mmedge.export.tensorrt_rtx.COMPUTE_CAPABILITIES`; the engine runs on each of them.
-        max_batch: the largest batch the engine takes; it is tuned for one sample.
         cache: the folder for engines; by default mmedge/engines in the user's cache. What is there already for this
-            graph, these capabilities, this batch and the installed TensorRT-RTX is not built again.
+            graph, the builder's version, these GPUs and options is not built again, but for a workspace or an
+            optimization level given: no record tells these.
+        progress: as that of `build_engine`: what it raises cancels the build, and nothing is written.
 
     Raises:
         BundleError: the bundle is damaged.
-        ExportError: TensorRT-RTX refuses the graph.
-        EngineError: TensorRT-RTX is not installed, or crashed or hung.
-        InvalidArgument: an unknown compute capability, or no batch.
+        ExportError, EngineError, InvalidArgument: as `build_engine`.
     """
     manifest = read_manifest(bundle)
     graph = graph_for_tensorrt(manifest)
+    sha256 = manifest.files[graph.path].sha256
+    here = describe_builder(options)
+    capabilities = tuple(sorted(set(here.compute_capabilities), key=lambda entry: (len(entry), entry)))
     folder = cache or default_cache()
-    capabilities = tuple(sorted(set(compute_capabilities), key=lambda entry: (len(entry), entry)))
-    names = "+".join("sm" + capability.replace(".", "") for capability in capabilities)
-    digest = manifest.files[graph.path].sha256[:16]
-    path = folder / f"{digest}-{graph.precision}-rtx{installed_version()}-{names}-batch{max_batch}.engine"
-    record = path.with_suffix(".json")
-    if path.exists() and record.exists():
-        return BuiltEngine(**json.loads(record.read_text()) | {"cached": True})
+    gpus = "+".join("sm" + capability.replace(".", "") for capability in capabilities)
+    marks = "-vc" * options.version_compatible + "-hc" * options.hardware_compatible
+    name = f"{sha256[:16]}-{graph.precision}-{options.target}{here.version}-{gpus}-batch{options.max_batch}{marks}"
+    path = folder / f"{name}.engine"
+    if options.workspace is None and options.optimization_level is None:
+        kept = read_engine(path)
+        if kept is not None and (kept.graph_sha256, kept.plugin) == (sha256, options.plugin):
+            return kept
 
+    timings = folder / f"{options.target}{here.version}-{gpus}.timing"
+    model, plugin = (bundle / graph.path).read_bytes(), None
+    if options.plugin:
+        model, plugin = _without_bodies(model), plugin_library(here.version)
     begin = time.monotonic()
-    engine = build_engine((bundle / graph.path).read_bytes(), compute_capabilities=capabilities, max_batch=max_batch)
+    engine = build_engine(
+        model,
+        options,
+        shapes={entry.name: entry.shape for entry in manifest.inputs} | {manifest.presence: [len(manifest.inputs)]},
+        plugin=plugin,
+        timings=timings.read_bytes() if timings.exists() else b"",
+        progress=progress,
+    )
     built = BuiltEngine(
         engine=str(path.resolve()),
+        builder=options.target,
+        version=here.version,
         graph=graph.path,
+        graph_sha256=sha256,
         precision=graph.precision,
-        version=engine.version,
         compute_capabilities=capabilities,
-        max_batch=max_batch,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        plugin=options.plugin,
+        max_batch=options.max_batch,
+        size=len(engine.plan),
+        sha256=hashlib.sha256(engine.plan).hexdigest(),
         kernels=dict(Counter(narrowest(layer.inputs) for layer in engine.layers)),
         warnings=engine.warnings,
         seconds=round(time.monotonic() - begin, 1),
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, engine.plan)
-    write_whole(record, json.dumps(asdict(built), indent=2).encode())
+    record = {key: value for key, value in asdict(built).items() if key not in _ANSWERED}
+    write_whole(path.with_suffix(".json"), json.dumps({"format": FORMAT} | record, indent=2).encode())
+    if engine.timings:
+        # Of two builds at once the last one's stays; what the other timed is timed again.
+        write_whole(timings, engine.timings)
     return built
+
+
+def read_engine(path: Path) -> BuiltEngine | None:
+    """The engine at `path`, if it is whole and what its record says, or nothing."""
+    try:
+        record = json.loads(path.with_suffix(".json").read_bytes())
+        plan = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    expected = {"format"} | {field.name for field in fields(BuiltEngine)} - set(_ANSWERED)
+    if not isinstance(record, dict) or set(record) != expected or record.pop("format") != FORMAT:
+        return None
+    if (record["size"], record["sha256"]) != (len(plan), hashlib.sha256(plan).hexdigest()):
+        return None
+    for name in ("compute_capabilities", "warnings"):
+        record[name] = tuple(record[name])
+    return BuiltEngine(engine=str(path.resolve()), **record, cached=True)
 
 
 def graph_for_tensorrt(manifest: Manifest) -> Graph:
@@ -100,6 +177,32 @@ def default_cache() -> Path:
 def narrowest(types: Sequence[str]) -> str:
     """Of a kernel's types the one with the fewest bits that numbers are computed in, or "other"."""
     return next((kind for kind in ("Int8", "Half", "Float") if kind in types), "other")
+
+
+def plugin_library(version: str) -> Path:
+    """mmedge's plugin for this version of TensorRT: each of its major versions takes one of its own.
+
+    Raises:
+        BuilderMissing: mmedge was built without.
+    """
+    name = f"libmmedge_tensorrt{version.split('.')[0]}.so"
+    try:
+        return Path(find_library(name))
+    except MmedgeError as error:
+        raise BuilderMissing(
+            f"TensorRT {version}: mmedge's plugin for it, {name}, is not installed; build without --plugin, which"
+            " compiles the fused operators' bodies"
+        ) from error
+
+
+def _without_bodies(model: bytes) -> bytes:
+    # TensorRT before 10.7 takes a function's body where there is one, whatever plugins there are.
+    import onnx
+
+    content: bytes = (
+        import_module("mmedge.export.functions").for_plugin(onnx.load_from_string(model)).SerializeToString()
+    )
+    return content
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.graph import with_float_weights, with_outputs
 from mmedge.calibration.layers import activation_scale, find_layers, quantize, tensors_to_range, weight_scales
 from mmedge.calibration.ranges import LEVELS
-from mmedge.export.tensorrt_rtx import build_engine
+from mmedge.export.engines import build_engine
 
 Emit = Callable[[onnx.ModelProto, Mapping[str, float], list[str]], onnx.ModelProto]
 EMITTERS: list[Emit] = [emit_cpu, emit_tensorrt]

@@ -16,7 +16,7 @@ from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.graph import with_outputs
 from mmedge.calibration.half import as_an_engine_computes, to_half
 from mmedge.calibration.layers import find_layers
-from mmedge.export.tensorrt_rtx import build_engine
+from mmedge.export.engines import build_engine
 
 RANGES = dict.fromkeys(["x", "r0", "c1", "r1", "r2", "l1", "v", "logits"], 8.0)
 

@@ -17,9 +17,10 @@ from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.graph import with_outputs
 from mmedge.calibration.half import to_half
 from mmedge.calibration.layers import find_layers, tensors_to_range
+from mmedge.export.builders import EngineOptions
+from mmedge.export.engines import build_engine
 from mmedge.export.graph import export_graph
 from mmedge.export.targets import find_target
-from mmedge.export.tensorrt_rtx import build_engine
 from mmedge.models import tensor_shape
 from mmedge.training.build import build_model
 from mmedge.training.recipe import read_recipe
@@ -80,7 +81,9 @@ PRECISIONS: Mapping[str, tuple[Callable[[onnx.ModelProto], onnx.ModelProto], str
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_layer_computes_in_the_precision_asked_for(graph: onnx.ModelProto, precision: str) -> None:
     emit, expected = PRECISIONS[precision]
-    engine = build_engine(emit(graph).SerializeToString(), compute_capabilities=["8.6", "12.0"], max_batch=BATCH)
+    engine = build_engine(
+        emit(graph).SerializeToString(), EngineOptions(compute_capabilities=("8.6", "12.0"), max_batch=BATCH)
+    )
     assert not [line for line in engine.warnings if "Defaulting" in line]
     for layer in find_layers(graph):
         kernels = [kernel for kernel in engine.layers if layer.name in kernel.nodes]

@@ -12,7 +12,7 @@ import make_bundles
 import pytest
 import torch
 
-from mmedge.export.tensorrt_rtx import check_parse
+from mmedge.export.engines import check_parse
 from mmedge.models import FusedModel
 from mmedge.runtime import Session, read_manifest
 from mmedge.runtime.errors import BundleError, InvalidArgument, ParityError
