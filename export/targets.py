@@ -31,7 +31,7 @@ TARGETS = {
         Target("onnxruntime", 23, 11, "the oldest ONNX Runtime that mmedge runs on, 1.23: measured on 1.23.2"),
         Target("onnxruntime-1.16", 19, 9, "measured on ONNX Runtime 1.16.3"),
         Target("onnxruntime-1.14", 18, 8, "ONNX Runtime's compatibility table: 1.14 implements ONNX 1.13"),
-        Target("tensorrt-10.3", 20, 10, "onnx-tensorrt 10.x: operators.md (opsets 9 to 20), built on ONNX 1.16"),
+        Target("tensorrt", 20, 10, "TensorRT 10.3, the oldest mmedge builds with: onnx-tensorrt 10.x's operators.md"),
         Target("tensorrt-rtx", 20, 10, "as TensorRT 10.3: the parser of TensorRT-RTX 1.7 checks neither number"),
     )
 }

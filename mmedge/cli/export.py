@@ -46,7 +46,8 @@ def export(
     The parity gate runs real samples through torch and through the bundle in the C runtime, with every subset of the
     modalities present. Over the tolerance the exit code is 1 and nothing is written. With another --precision than fp32
     what passed is then calibrated on the same data, as mmedge calibrate does; a checkpoint of mmedge train --qat keeps
-    the ranges it was trained with.
+    the ranges it was trained with. For the targets tensorrt and tensorrt-rtx the bundle holds what these read, and
+    mmedge build makes its engine.
 
     \b
     Example:
@@ -115,4 +116,5 @@ def export(
     )
     if calibrated:
         print_calibrated(calibrated)
-    print_next(f"mmedge inspect {output}", f"mmedge evaluate {output} DATA", f"mmedge serve {output}")
+    build = [f"mmedge build {output} --target {target}"] if target.startswith("tensorrt") else []
+    print_next(*build, f"mmedge inspect {output}", f"mmedge evaluate {output} DATA", f"mmedge serve {output}")
