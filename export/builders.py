@@ -109,7 +109,7 @@ class TensorRtRtx:
             )
 
     def capabilities(self, options: EngineOptions) -> tuple[str, ...]:
-        return options.compute_capabilities or ("8.6", "12.0")
+        return tuple(dict.fromkeys(options.compute_capabilities)) or ("8.6", "12.0")
 
     def load(self) -> tuple[Any, str]:
         # The bindings ask the loader for these names, which the wheel keeps outside its search path.

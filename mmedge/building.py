@@ -27,7 +27,7 @@ from pathlib import Path
 from mmedge.export.builders import EngineOptions, find_builder
 from mmedge.export.engines import build_engine, describe_builder
 from mmedge.export.errors import BuilderMissing
-from mmedge.runtime.errors import MmedgeError
+from mmedge.runtime.errors import InvalidArgument, MmedgeError
 from mmedge.runtime.manifest import Graph, Manifest, read_manifest
 from mmedge.runtime.native import find_library
 
@@ -89,14 +89,15 @@ def build_bundle(
 
     Raises:
         BundleError: the bundle is damaged.
-        ExportError, EngineError, InvalidArgument: as `build_engine`.
+        ExportError, EngineError, InvalidArgument: as `build_engine`; and where the cache cannot be written.
     """
     manifest = read_manifest(bundle)
     graph = graph_for_tensorrt(manifest)
     sha256 = manifest.files[graph.path].sha256
     here = describe_builder(options)
-    capabilities = tuple(sorted(set(here.compute_capabilities), key=lambda entry: (len(entry), entry)))
+    capabilities = tuple(sorted(here.compute_capabilities, key=lambda entry: (len(entry), entry)))
     folder = cache or default_cache()
+    _check_writable(folder)
     gpus = "+".join("sm" + capability.replace(".", "") for capability in capabilities)
     marks = "-vc" * options.version_compatible + "-hc" * options.hardware_compatible
     name = f"{sha256[:16]}-{graph.precision}-{options.target}{here.version}-{gpus}-batch{options.max_batch}{marks}"
@@ -109,7 +110,7 @@ def build_bundle(
     timings = folder / f"{options.target}{here.version}-{gpus}.timing"
     model, plugin = (bundle / graph.path).read_bytes(), None
     if options.plugin:
-        model, plugin = _without_bodies(model), plugin_library(here.version)
+        model, plugin = _for_plugin(model), plugin_library()
     begin = time.monotonic()
     engine = build_engine(
         model,
@@ -174,34 +175,38 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmedge" / "engines"
 
 
+def _check_writable(folder: Path) -> None:
+    # Before a build of minutes, not after it.
+    present = next(entry for entry in (folder, *folder.absolute().parents) if entry.exists())
+    if not (present.is_dir() and os.access(present, os.W_OK)):
+        raise InvalidArgument(f"{present} is no folder that engines can be written to; give another with --cache")
+
+
 def narrowest(types: Sequence[str]) -> str:
     """Of a kernel's types the one with the fewest bits that numbers are computed in, or "other"."""
     return next((kind for kind in ("Int8", "Half", "Float") if kind in types), "other")
 
 
-def plugin_library(version: str) -> Path:
-    """mmedge's plugin for this version of TensorRT: each of its major versions takes one of its own.
+def plugin_library() -> Path:
+    """The library with mmedge's plugins for TensorRT.
 
     Raises:
         BuilderMissing: mmedge was built without.
     """
-    name = f"libmmedge_tensorrt{version.split('.')[0]}.so"
+    name = "libmmedge_tensorrt_plugin.so"
     try:
         return Path(find_library(name))
     except MmedgeError as error:
         raise BuilderMissing(
-            f"TensorRT {version}: mmedge's plugin for it, {name}, is not installed; build without --plugin, which"
-            " compiles the fused operators' bodies"
+            f"mmedge's plugin for TensorRT, {name}, is not installed: it is built where CUDA and TensorRT's headers"
+            " are, with -DMMEDGE_CUDA=ON; or build the engine without --plugin"
         ) from error
 
 
-def _without_bodies(model: bytes) -> bytes:
-    # TensorRT before 10.7 takes a function's body where there is one, whatever plugins there are.
+def _for_plugin(model: bytes) -> bytes:
     import onnx
 
-    content: bytes = (
-        import_module("mmedge.export.functions").for_plugin(onnx.load_from_string(model)).SerializeToString()
-    )
+    content: bytes = import_module("mmedge.export.plugins").for_plugin(onnx.load_from_string(model)).SerializeToString()
     return content
 
 

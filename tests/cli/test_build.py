@@ -17,8 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 from processes import children, ends
 
+import mmedge.runtime
+from mmedge.building import plugin_library
 from mmedge.cli import cli
 from mmedge.export.builders import TensorRtRtx
+from mmedge.export.errors import BuilderMissing
 
 
 def build(*arguments: Any, target: str | None = "tensorrt-rtx") -> Result:
@@ -143,6 +146,19 @@ def test_what_no_record_tells_is_built_anew(digits_bundle: Path, tmp_path: Path)
     assert json.loads(build(*arguments).stdout)["cached"]
 
 
+def test_a_cache_that_cannot_be_written_is_told_before_the_build(digits_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = build(digits_bundle, "--cache", tmp_path / "file" / "engines")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'file'} is no folder" in result.output
+    assert "%" not in result.output  # No build had begun.
+
+
+def test_a_capability_named_twice_is_one(digits_bundle: Path, tmp_path: Path) -> None:
+    result = build(digits_bundle, *["--compute-capability", "8.6"] * 2, "--cache", tmp_path, "--json")
+    assert json.loads(result.stdout)["compute_capabilities"] == ["8.6"]
+
+
 def test_too_little_workspace_names_the_option_and_leaves_nothing(digits_bundle: Path, tmp_path: Path) -> None:
     cache = tmp_path / "engines"
     result = build(digits_bundle, "--workspace", 1, "--cache", cache)
@@ -159,6 +175,15 @@ def test_where_tensorrt_is_not_installed_its_target_says_so_and_the_other_is_the
     assert result.exit_code == 2
     assert "--target tensorrt-rtx" in result.output
     assert "with TensorRT-RTX" in build(digits_bundle, "--cache", tmp_path, target=None).output
+
+
+@pytest.mark.skipif(
+    any(Path(folder, "libmmedge_tensorrt_plugin.so").exists() for folder in mmedge.runtime.__path__),
+    reason="the plugin is installed",
+)
+def test_without_the_plugin_the_error_says_how_it_is_built() -> None:
+    with pytest.raises(BuilderMissing, match=r"-DMMEDGE_CUDA=ON; or build the engine without --plugin"):
+        plugin_library()
 
 
 # The second is what the kernel's killer does to the command: nobody is left to end the builder.

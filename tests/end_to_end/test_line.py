@@ -48,6 +48,17 @@ def test_over_the_tolerance_export_ends_with_1_and_writes_nothing(checkpoint: Pa
     assert not list(tmp_path.glob(".no*"))
 
 
+def test_an_export_for_tensorrt_rtx_names_the_build_that_comes_next(checkpoint: Path, tmp_path: Path) -> None:
+    exported = CliRunner().invoke(
+        cli, ["export", str(checkpoint), "-o", str(tmp_path / "tones.mme"), "--target", "tensorrt-rtx"]
+    )
+    assert exported.exit_code == 0, exported.output
+    _, command, *arguments = next(line for line in exported.stdout.splitlines() if "mmedge build" in line).split()
+    assert arguments[1:] == ["--target", "tensorrt-rtx"]
+    built = mmedge(command, *arguments, "--cache", tmp_path / "engines")
+    assert (built["builder"], built["precision"], built["cached"]) == ("tensorrt-rtx", "fp32", False)
+
+
 def test_a_target_that_does_not_exist_is_guessed(checkpoint: Path, tmp_path: Path) -> None:
     message = mmedge("export", checkpoint, "-o", tmp_path / "no.mme", "--target", "tensort-rtx", exit_code=2)
     assert "did you mean 'tensorrt-rtx'?" in message

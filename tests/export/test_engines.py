@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
+from dataclasses import asdict
 from enum import IntEnum
 from glob import glob
 from importlib.metadata import version
@@ -235,6 +238,39 @@ def test_without_tensorrt_rtx_the_error_says_what_to_install(monkeypatch: pytest
     monkeypatch.setattr(TensorRtRtx, "bindings", "no_such_bindings")
     with pytest.raises(BuilderMissing, match="tensorrt-rtx-cu13-bindings"):
         check_parse(b"")
+
+
+# TensorRT-RTX has the calls of a timing cache, which do nothing there: enough to see that they are used as they must.
+KEEPING_TIMINGS = """
+from mmedge.export import builders, engine_process
+builders.TensorRtRtx.keeps_timings = True
+engine_process.main()
+"""
+
+
+@pytest.mark.parametrize("earlier", [None, b"no timing cache"])
+def test_the_timing_cache_is_read_where_there_is_one_and_written(tmp_path: Path, earlier: bytes | None) -> None:
+    model, timings = identity(["batch", 8]), tmp_path / "timings"
+    if earlier is not None:
+        timings.write_bytes(earlier)
+    request = {
+        "describe": False,
+        "options": asdict(EngineOptions()),
+        "size": len(model),
+        "shapes": {},
+        "plan": str(tmp_path / "plan"),
+        "timings": str(timings),
+    }
+    command = [sys.executable, "-c", KEEPING_TIMINGS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request).encode() + b"\n" + model)
+        process.stdin.flush()  # And stays open: its end would cancel the build.
+        answer = json.loads(process.stdout.read().splitlines()[-1])
+    assert not answer["refused"], answer
+    assert (tmp_path / "plan").stat().st_size > 1000
+    assert len(timings.read_bytes()) > 100
 
 
 # ---- Native TensorRT, which is not here ------------------------------------------------------------------------------
