@@ -91,13 +91,12 @@ def answer(
         monitor = _monitor(tensorrt, tell, cancelled)
         config.progress_monitor = monitor
         timings = Path(request["timings"]) if builder.keeps_timings else None
-        if timings:
-            _use_timings(config, timings.read_bytes() if timings.exists() else b"")
+        cache = _use_timings(config, timings.read_bytes() if timings.exists() else b"") if timings else None
         plan = maker.build_serialized_network(network, config)
         if plan is not None:
             Path(request["plan"]).write_bytes(plan)
-            if timings:
-                timings.write_bytes(config.get_timing_cache().serialize())
+            if timings and cache is not None:
+                timings.write_bytes(cache.serialize())
     return found | {
         "warnings": logger.lines["WARNING"],
         "refused": [] if plan is not None else logger.lines["ERROR"] or ["it does not say why"],
@@ -132,11 +131,14 @@ def _configure(tensorrt: Any, config: Any, builder: Builder, options: EngineOpti
     builder.configure(tensorrt, config, options)
 
 
-def _use_timings(config: Any, content: bytes) -> None:
+def _use_timings(config: Any, content: bytes) -> Any:
+    """The cache in use, which must outlive the build."""
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         # Damaged, or of another driver: begin a new one.
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
 
 
 def _monitor(tensorrt: Any, tell: Callable[[Mapping[str, Any]], None], cancelled: threading.Event) -> Any:
