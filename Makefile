@@ -111,7 +111,7 @@ build/cuda/ptxas.log: build/install.stamp $(CUDA_SOURCES) CMakeLists.txt runtime
 	toolkit=$$(echo $(CURDIR)/.venv/lib/python*/site-packages/nvidia/cu13); \
 	cmake -S . -B build/cuda -G Ninja -DMMEDGE_CUDA=ON -DCMAKE_CUDA_COMPILER=$$toolkit/bin/nvcc \
 	  -DCMAKE_CUDA_FLAGS=-L$$toolkit/lib > build/configure.log
-	cmake --build build/cuda --target mmedge_cuda > $@ || { cat $@; exit 1; }
+	cmake --build build/cuda --target mmedge_cuda opened_libraries > $@ || { cat $@; exit 1; }
 
 test-cuda: build/cuda/ptxas.log  ## The CUDA kernels, compiled; test-cpp runs them, emulated
 	$(BIN)/python scripts/cuda_resources.py $< runtime/src/kernels/cuda_resources.md
@@ -125,8 +125,8 @@ gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels aga
 	if nvcc=$$(command -v nvcc); then libraries=; else nvcc=$$toolkit/bin/nvcc libraries=-L$$toolkit/lib; fi; \
 	cmake -S . -B build/gpu -G Ninja -DMMEDGE_CUDA=ON -DMMEDGE_TESTS=ON -DCMAKE_CUDA_COMPILER=$$nvcc \
 	  -DCMAKE_CUDA_FLAGS=$$libraries -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) > build/configure.log
-	cmake --build build/gpu --target test_gpu bench_kernels mmedge_onnxruntime_cuda
-	$(BIN)/pytest -rs tests/gpu
+	cmake --build build/gpu --target test_gpu bench_kernels opened_libraries
+	LD_LIBRARY_PATH=$(CURDIR)/build/gpu/runtime $(BIN)/pytest -rs tests/gpu
 	$(BIN)/python benchmarks/gpu/bench_kernels.py
 
 fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time

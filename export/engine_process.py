@@ -123,6 +123,7 @@ def _profile(profile: Any, network: Any, shapes: Mapping[str, list[int]], option
 
 
 def _configure(tensorrt: Any, config: Any, builder: Builder, options: EngineOptions) -> None:
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # which rounds the factors of float32's products to 10 bits
     if options.workspace is not None:
         config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, options.workspace << 20)
     if options.optimization_level is not None:

@@ -20,19 +20,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mmedge.export.builders import EngineOptions, find_builder
 from mmedge.export.engines import build_engine, describe_builder
 from mmedge.export.errors import BuilderMissing
-from mmedge.runtime.errors import InvalidArgument, MmedgeError
-from mmedge.runtime.manifest import Graph, Manifest, read_manifest
+from mmedge.export.parity import Model, ParityReport, compare
+from mmedge.runtime import Session
+from mmedge.runtime.errors import EngineError, InvalidArgument, MmedgeError, ParityError
+from mmedge.runtime.manifest import Graph, Input, Manifest, read_manifest
 from mmedge.runtime.native import find_library
 
 FORMAT = 1
 """Of an engine's record; one of another is built anew."""
+
+CHECKED_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class BuiltEngine:
     engine: its file. builder: "tensorrt" or "tensorrt-rtx"; version: of that. graph: of the bundle, with its hash;
     precision: what it was written in. plugin: it needs mmedge's plugin. size, sha256: of the engine's file. kernels:
     how many of its kernels take each type, such as "Int8"; one that takes several counts as the narrowest. warnings:
-    one line each. seconds: that it took to build. cached: it was there already.
+    one line each. seconds: that it took to build. max_abs: the largest difference of any output from ONNX Runtime's,
+    as `check_engine` finds it; None where it was not checked. cached: it was there already.
     """
 
     engine: str
@@ -61,6 +69,7 @@ class BuiltEngine:
     kernels: dict[str, int]
     warnings: tuple[str, ...]
     seconds: float
+    max_abs: float | None = None
     cached: bool = False
 
     @property
@@ -89,6 +98,7 @@ def build_bundle(
 
     Raises:
         BundleError: the bundle is damaged.
+        ParityError: TensorRT's engine computes something else, as `check_engine` says; it is not kept.
         ExportError, EngineError, InvalidArgument: as `build_engine`; and where the cache cannot be written.
     """
     manifest = read_manifest(bundle)
@@ -140,12 +150,71 @@ def build_bundle(
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, engine.plan)
-    record = {key: value for key, value in asdict(built).items() if key not in _ANSWERED}
-    write_whole(path.with_suffix(".json"), json.dumps({"format": FORMAT} | record, indent=2).encode())
+    _write_record(path, built)
+    if options.target == "tensorrt":  # the GPU is here
+        try:
+            built = _checked(bundle, built)
+        except BaseException:
+            for written in (path, path.with_suffix(".json")):
+                written.unlink(missing_ok=True)
+            raise
+        _write_record(path, built)
     if engine.timings:
         # Of two builds at once the last one's stays; what the other timed is timed again.
         write_whole(timings, engine.timings)
     return built
+
+
+def _write_record(path: Path, built: BuiltEngine) -> None:
+    record = {key: value for key, value in asdict(built).items() if key not in _ANSWERED}
+    write_whole(path.with_suffix(".json"), json.dumps({"format": FORMAT} | record, indent=2).encode())
+
+
+def _checked(bundle: Path, built: BuiltEngine) -> BuiltEngine:
+    try:
+        session = Session(bundle, engine="tensorrt", engines=built.engine)
+    except EngineError as error:  # such as a build of libmmedge without TensorRT: the engine is for who has one
+        return replace(built, warnings=(*built.warnings, f"not compared with ONNX Runtime: {error}"))
+    return replace(built, max_abs=check_engine(bundle, session, built.precision).max_abs)
+
+
+def check_engine(bundle: Path, session: Session, precision: str) -> ParityReport:
+    """Compare what `session` computes with ONNX Runtime on the CPU: random tensors, every subset of the modalities.
+
+    In float32 no value may differ by more than 1e-4. In fewer bits the two round in other places; then the angle
+    between their outputs must have a cosine of .99.
+
+    Raises:
+        ParityError: it is further off, or not finite.
+    """
+    judge, random = Session(bundle), np.random.default_rng(0)
+
+    def draw(entry: Input) -> np.ndarray[Any, Any]:
+        shape = [16 if size == -1 else size for size in entry.shape]
+        if entry.dtype.startswith("float"):
+            return random.standard_normal(shape).astype(entry.dtype)
+        return random.integers(0, 100, shape).astype(entry.dtype)  # words of any vocabulary
+
+    def run(of: Session) -> Model:
+        return lambda sample, subset: of.run(tensors={name: sample[name] for name in subset}).outputs
+
+    inputs = session.manifest.inputs
+    samples = [(f"random sample {i}", {entry.name: draw(entry) for entry in inputs}) for i in range(CHECKED_SAMPLES)]
+    report = compare(
+        run(judge),
+        run(session),
+        samples,
+        [entry.name for entry in inputs],
+        1e-4 if precision == "fp32" else float("inf"),
+    )
+    report.raise_if_failed()
+    worst = min(report.outputs, key=lambda entry: entry.cosine_min or 0.0)
+    if precision != "fp32" and (worst.cosine_min or 0.0) < 0.99:
+        raise ParityError(
+            f"output {worst.output!r} with {' + '.join(worst.subset)}: the cosine of the angle to ONNX Runtime's is"
+            f" {worst.cosine_min:.4f}; expected at least .99"
+        )
+    return report
 
 
 def read_engine(path: Path) -> BuiltEngine | None:

@@ -101,4 +101,6 @@ def build(
         f"{built.engine}: {megabytes(built.size)}, {how} in {built.seconds:.1f} s of {built.graph} ({built.precision})"
         f" for compute capability {', '.join(built.compute_capabilities)} with {built.title}"
     )
+    if built.max_abs is not None:
+        click.echo(f"Largest difference of any output from ONNX Runtime's: {built.max_abs:.2e}")
     print_table("Kernels", ["computing in", "kernels"], [[kind, str(count)] for kind, count in built.kernels.items()])

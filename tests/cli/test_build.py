@@ -135,6 +135,7 @@ def test_the_record_beside_an_engine_says_all_that_its_reader_checks(digits_bund
         "size": engine.stat().st_size,
         "sha256": hashlib.sha256(engine.read_bytes()).hexdigest(),
         "warnings": [],
+        "max_abs": None,
     }
 
 

@@ -1,5 +1,5 @@
-"""Graphs for the TensorRT plugin: what its header describes, and nothing else changed; and what NVIDIA's parser, that of
-TensorRT-RTX, makes of them with the plugin's library.
+"""Graphs for the TensorRT plugin: what its header describes, and nothing else changed; and what NVIDIA's parser, that
+of TensorRT-RTX, makes of them with the plugin's library.
 """
 
 from __future__ import annotations

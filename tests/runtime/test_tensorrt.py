@@ -2,24 +2,19 @@
 
 import ctypes
 import gc
-import hashlib
-import json
-import os
 import subprocess
 import sys
-import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from host_gpu import needs_host_gpu, run_on_host_gpu, write_engine
 
 import mmedge
 from mmedge.runtime import device
 from mmedge.runtime.device import DeviceArray, to_device_tensor
 from mmedge.runtime.errors import EngineError, InvalidArgument
-
-STAND_INS = Path(__file__).parents[2] / "build/release/tests/runtime/tensorrt/libraries"
 
 
 def has_driver() -> bool:
@@ -154,29 +149,8 @@ WHOLE_WAY = """
 """
 
 
-@pytest.mark.skipif(not STAND_INS.is_dir(), reason="needs the stand-ins that `make test-cpp` builds")
+@needs_host_gpu
 def test_arrays_on_the_gpu_go_in_and_out_without_a_copy(digits_bundle: Path, tmp_path: Path) -> None:
-    graph = (digits_bundle / "model.onnx").read_bytes()
-    digest = hashlib.sha256(graph).hexdigest()
-    (tmp_path / f"{digest[:16]}.engine").write_bytes(graph)  # the stand-in's engines are ONNX files
-    record = {
-        "format": 1,
-        "builder": "tensorrt",
-        "version": "10.3.0.30",
-        "graph_sha256": digest,
-        "compute_capabilities": ["8.7"],
-        "version_compatible": False,
-        "hardware_compatible": False,
-        "plugin": False,
-        "sha256": digest,
-    }
-    (tmp_path / f"{digest[:16]}.json").write_text(json.dumps(record))
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WHOLE_WAY), str(digits_bundle), str(tmp_path)],
-        env={**os.environ, "LD_LIBRARY_PATH": str(STAND_INS), "MMEDGE_TEST_GPU": "discrete"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    write_engine(tmp_path, digits_bundle, (digits_bundle / "model.onnx").read_bytes())
+    done = run_on_host_gpu(WHOLE_WAY, digits_bundle, tmp_path)
     assert done.stdout == "done\n", done.stderr
