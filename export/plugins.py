@@ -25,7 +25,7 @@ def for_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with its GatedFusion nodes as runtime/plugins/tensorrt_plugin.h describes them; the argument stays.
 
     - No body: the parsers before TensorRT 10.7 prefer it to a plugin, and so do those from 10.15 on unless told.
-    - `plugin_version` and `plugin_namespace`: the parsers before 10.9 do not look at a node's domain.
+    - `plugin_version` and `plugin_namespace`: the parsers before 10.10 do not look at a node's domain.
     - Presence as int32: plugins take no bool.
     - Weights [D, F] in the kernel's order, [ceil(F / 4), D rounded up to 64, 4]; the other parameters in float32.
     - Two outputs, because a plugin's number of outputs is fixed; alpha is float32, and turned into the type it had.
