@@ -49,6 +49,7 @@ class Case {
   }
 
   std::vector<uint8_t>& presence() { return presence_; }
+  void set_presence_stride(int bytes) { presence_stride_ = bytes; }
   Modality<Element>& modality(size_t m) { return modalities_[m]; }
   const std::vector<Output>& y() const { return y_; }
 
@@ -57,7 +58,9 @@ class Case {
     for (const Modality<Element>& modality : modalities_) modalities.emplace_back(modality);
     mmedge::CudaFusion<Element> fusion{};
     for (size_t m = 0; m < modalities.size(); ++m) fusion.modalities[m] = modalities[m].describe(features_[m]);
-    const DeviceVector presence(presence_);
+    std::vector<uint8_t> flags(presence_.size() * size(presence_stride_), uint8_t{0xFF});
+    for (size_t i = 0; i < presence_.size(); ++i) flags[i * size(presence_stride_)] = presence_[i];
+    const DeviceVector presence(flags);
     const DeviceVector<Output> y(size(batch_) * size(dimension_));
     const DeviceVector<float> alpha(presence_.size());
     fusion.modality_count = static_cast<int>(modalities_.size());
@@ -65,6 +68,7 @@ class Case {
     fusion.dimension = dimension_;
     fusion.epsilon = kEpsilon;
     fusion.presence = presence.data();
+    fusion.presence_stride = presence_stride_;
     fusion.y = y.data();
     fusion.alpha = alpha.data();
     fusion.z = z_.data();
@@ -180,7 +184,7 @@ class Case {
 
   std::mt19937 random_{1};
   std::vector<int> features_;
-  int batch_, dimension_;
+  int batch_, dimension_, presence_stride_ = 1;
   std::vector<uint8_t> presence_;
   std::vector<Modality<Element>> modalities_;
   std::vector<Output> y_;
@@ -236,6 +240,15 @@ TYPED_TEST(GatedFusionCuda, ASecondLaunchNeedsNothingCleared) {
       ASSERT_EQ(fusion.run(), cudaSuccess);
       fusion.check(this->kTolerance);
     }
+  }
+}
+
+TYPED_TEST(GatedFusionCuda, OfFlagsApartReadsNothingBetween) {
+  for (const int batch : {3, 40}) {
+    Case<TypeParam> fusion(batch, 24, {40, 9});
+    fusion.set_presence_stride(4);
+    ASSERT_EQ(fusion.run(), cudaSuccess);
+    fusion.check(this->kTolerance);
   }
 }
 
