@@ -6,7 +6,7 @@ The one module that knows `__cuda_array_interface__` and DLPack of devices. It n
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,6 +141,35 @@ def to_device_tensor(value: Any, dtype: str) -> LentTensor | None:
     Raises:
         InvalidArgument: another dtype, or not contiguous.
     """
+    found = address_array(value)
+    if found is None:
+        return None
+    array, stream = found
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        raise InvalidArgument(
+            f"found a tensor of {array.dtype} {list(array.shape)} with strides {array.strides} on the GPU; expected"
+            f" contiguous {dtype}"
+        )
+    shape = ffi.new("int64_t[]", array.shape)
+    tensor = struct(
+        "mme_tensor",
+        data_type=DATA_TYPES[array.dtype],
+        data=ffi.cast("void *", array.ctypes.data),
+        size=array.nbytes,
+        rank=array.ndim,
+        shape=shape,
+        memory=lib.MME_MEMORY_CUDA,
+    )
+    return LentTensor(holding(tensor, array, shape), stream)
+
+
+def address_array(value: Any) -> tuple[np.ndarray[Any, Any], int | None] | None:
+    """An array on a GPU as NumPy's array of its addresses, none of which the processor may follow, and the stream that
+    must be waited for, None where it is complete; None for what is on no GPU.
+
+    Raises:
+        InvalidArgument: it lends no memory.
+    """
     if _is_on_gpu(value):
         try:
             capsule = value.__dlpack__(stream=_DEFAULT_STREAM)  # which the producer has wait for its own
@@ -148,18 +177,29 @@ def to_device_tensor(value: Any, dtype: str) -> LentTensor | None:
             raise InvalidArgument(f"found a {type(value).__name__} that lends no memory: {error}") from error
         found = _DLManagedTensor.from_address(_get_pointer(capsule, _CAPSULE)).tensor
         size = found.bits // 8
-        strides = [stride * size for stride in found.strides[: found.ndim]] if found.strides else None
-        kind = _KINDS.get(found.code, "?") if found.lanes == 1 else "?"
-        tensor = _lend(
-            (found.data or 0) + found.byte_offset, f"{kind}{size}", found.shape[: found.ndim], strides, dtype, capsule
-        )
-        return LentTensor(tensor, _DEFAULT_STREAM)
-    interface = getattr(value, "__cuda_array_interface__", None)
-    if interface is None:
-        return None
-    typestr, pointer = interface["typestr"].lstrip("<|="), interface["data"][0]
-    tensor = _lend(pointer, typestr, interface["shape"], interface.get("strides"), dtype, value)
-    return LentTensor(tensor, interface.get("stream"))
+        interface: Any = {
+            "data": ((found.data or 0) + found.byte_offset, True),
+            "typestr": np.dtype(f"{_KINDS.get(found.code, 'V')}{size * found.lanes}").str,
+            "shape": tuple(found.shape[: found.ndim]),
+            "strides": tuple(step * size for step in found.strides[: found.ndim]) if found.strides else None,
+            "stream": _DEFAULT_STREAM,
+        }
+        value = capsule
+    else:
+        interface = getattr(value, "__cuda_array_interface__", None)
+        if interface is None:
+            return None
+    return np.asarray(_Addresses(interface, value)), interface.get("stream")
+
+
+class _Addresses:
+    def __init__(self, interface: Mapping[str, Any], owner: Any) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (interface["data"][0], True),
+            **{key: interface.get(key) for key in ("typestr", "shape", "strides")},
+        }
+        self.owner = owner
 
 
 def _is_on_gpu(value: Any) -> bool:
@@ -167,32 +207,3 @@ def _is_on_gpu(value: Any) -> bool:
         return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) == _DLPACK_CUDA
     except (BufferError, RuntimeError, TypeError, ValueError):  # of no kind that DLPack knows
         return False
-
-
-def _lend(
-    pointer: int, typestr: str, shape: Sequence[int], strides: Sequence[int] | None, dtype: str, owner: Any
-) -> Any:
-    expected = np.dtype(dtype)
-    packed, step = [], expected.itemsize
-    for size in reversed(shape):
-        packed.append(step)
-        step *= size
-    gaps = strides is not None and any(
-        size > 1 and stride != wanted for size, stride, wanted in zip(shape, strides, reversed(packed), strict=True)
-    )
-    if typestr != expected.str.lstrip("<|=") or gaps:
-        raise InvalidArgument(
-            f"found a tensor of type {typestr} {list(shape)} with strides {strides} on the GPU; expected contiguous "
-            f"{dtype}"
-        )
-    lengths = ffi.new("int64_t[]", list(shape))
-    tensor = struct(
-        "mme_tensor",
-        data_type=DATA_TYPES[expected],
-        data=ffi.cast("void *", pointer),
-        size=step,
-        rank=len(shape),
-        shape=lengths,
-        memory=lib.MME_MEMORY_CUDA,
-    )
-    return holding(tensor, owner, lengths)

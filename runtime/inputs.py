@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.runtime.arrays import as_array, row_stride
+from mmedge.runtime.device import address_array
 from mmedge.runtime.errors import DataError, InvalidArgument
 from mmedge.runtime.native import ffi, holding, lib, struct
 
@@ -56,7 +57,9 @@ class Image:
 
     `pixels` is uint8 in host memory, as a NumPy (so also an OpenCV) array, a DLPack object such as a torch tensor, or
     an object with the buffer protocol. None of these is copied; a Pillow image (L, RGB or RGBA) hands out a copy of
-    itself. Rows may be strided, the pixels of a row are packed. By format:
+    itself. For sessions of engine "tensorrt" it may also be on the GPU, by DLPack or `__cuda_array_interface__`: then
+    what is still to fill it when the Image is made is waited for. Rows may be strided, the pixels of a row are packed.
+    By format:
 
     | format                   | pixels                                                                      |
     |--------------------------|-----------------------------------------------------------------------------|
@@ -79,10 +82,10 @@ class Image:
         region: x, y, width and height of the part of the upright frame to use, in its pixels; None: all of it.
 
     Raises:
-        InvalidArgument: another dtype, shape or layout, or memory of a GPU; the message says what to do.
+        InvalidArgument: another dtype, shape or layout; the message says what to do.
     """
 
-    __slots__ = ("c_struct", "format", "height", "width")
+    __slots__ = ("c_struct", "format", "height", "streams", "width")
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class Image:
         color_range: Literal["limited", "full"] = "limited",
         region: tuple[int, int, int, int] | None = None,
     ) -> None:
+        pixels, self.streams = _addresses(pixels)
         chosen, arrays = _planes(pixels, format)
         height, width = _check_shapes(arrays, chosen)
         planes = []
@@ -167,6 +171,7 @@ class Image:
             planes.append((memory, offset, stride, size))
             end = offset + rows * stride
         image = cls.__new__(cls)
+        image.streams = None
         image._lend(planes, format, (width, height), (rotation, mirror, color_matrix, color_range, region))
         return image
 
@@ -205,11 +210,26 @@ class Image:
             region_y=y,
             region_width=region_width,
             region_height=region_height,
+            memory=lib.MME_MEMORY_HOST if self.streams is None else lib.MME_MEMORY_CUDA,
         )
         self.c_struct = holding(image, *(memory for memory, _, _, _ in planes))
 
     def __repr__(self) -> str:
         return f"Image({self.width}x{self.height} {self.format})"
+
+
+def _addresses(pixels: Any) -> tuple[Any, tuple[int, ...] | None]:
+    """Planes on a GPU as arrays of their addresses, with the streams to wait for; others as they are, with None."""
+    planes = pixels if isinstance(pixels, list | tuple) else [pixels]
+    found = [address_array(plane) for plane in planes]
+    there = [entry for entry in found if entry is not None]
+    if not there:
+        return pixels, None
+    if len(there) < len(found):
+        raise InvalidArgument("found planes on the GPU and others that are not; expected all in one place")
+    arrays = [array for array, _ in there]
+    streams = tuple(stream for _, stream in there if stream is not None)
+    return arrays if isinstance(pixels, list | tuple) else arrays[0], streams
 
 
 def _pillow_format(pixels: Any) -> str | None:

@@ -199,7 +199,7 @@ class Session:
         self._device = device
         self._inputs = {entry.name: (entry.name.encode(), entry) for entry in self.manifest.inputs}
         self._pushed: set[str] = set()
-        self._lent: dict[str, LentTensor] = {}
+        self._lent: dict[str, LentTensor | Image] = {}
         # Filled anew by every run.
         self._result, self._tensor, self._timing = struct("mme_result"), struct("mme_tensor"), struct("mme_timing")
         self._region = struct("mme_region")
@@ -283,6 +283,9 @@ class Session:
             check(lib.mme_session_set_audio(self._session, encoded, to_c_audio(value)))
         else:
             frame = value if isinstance(value, Image) else Image(value)
+            self._lent[name] = frame  # until the run has ended
+            for stream in frame.streams or ():
+                check(lib.mme_session_wait_stream(self._session, ffi.cast("void *", stream)))
             check(lib.mme_session_set_image(self._session, encoded, frame.c_struct))
 
     def device_output(self, name: str) -> DeviceArray:

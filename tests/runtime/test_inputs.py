@@ -285,11 +285,14 @@ def test_a_view_equals_the_turned_mirrored_and_cut_array(
 # ---- What is refused ------------------------------------------------------------------------------------------------
 
 
-class OnGpu:
-    """As a CUDA tensor shows itself; its memory must not be asked for."""
+class OnDevice:
+    """As a tensor on a device shows itself, by default one of ROCm; its memory must not be asked for."""
+
+    def __init__(self, kind: int = 10) -> None:
+        self.kind = kind
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
+        return self.kind, 0
 
     def __dlpack__(self, **_: Any) -> Any:
         raise AssertionError("exported")
@@ -313,7 +316,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "flat NV12": (lambda: Image(bytes(72), "nv12"), r"Image\.from_buffer"),
     "no array": (lambda: Image("frame.png"), "found a str"),
     "None": (lambda: Image(None), "found a NoneType"),
-    "memory of a GPU": (lambda: Image(OnGpu()), r"found a OnGpu on a device \(DLPack device type 2\).*host"),
+    "another device": (lambda: Image(OnDevice()), r"found a OnDevice on a device \(DLPack device type 10\).*host"),
     "memory of no device": (lambda: Image(torch.empty(6, 8, 3, dtype=torch.uint8, device="meta")), "found a Tensor"),
     "a palette": (lambda: Image(Pillow.fromarray(FRAME).convert("P")), r"mode 'P'.*convert\('RGB'\)"),
     "CMYK": (lambda: Image(Pillow.fromarray(FRAME).convert("CMYK")), "mode 'CMYK'"),
@@ -369,7 +372,13 @@ def test_a_clip_may_lie_in_any_memory() -> None:
     expected = log_mel(Audio(samples, 16000))
     for source in (torch.from_numpy(samples), memoryview(samples), memoryview(samples.tobytes()).cast("f")):
         np.testing.assert_array_equal(log_mel(Audio(source, 16000)), expected)
-    for unusable in (samples[::2], torch.from_numpy(samples)[::2], samples.tobytes(), samples.astype(">f4"), OnGpu()):
+    for unusable in (
+        samples[::2],
+        torch.from_numpy(samples)[::2],
+        samples.tobytes(),
+        samples.astype(">f4"),
+        OnDevice(2),
+    ):
         with pytest.raises(InvalidArgument):
             log_mel(Audio(unusable, 16000))
 

@@ -90,10 +90,28 @@ def test_host_arrays_are_none_of_these() -> None:
 
 
 def test_another_type_or_gaps_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match=r"found a tensor of type f4 .* expected contiguous int32"):
+    with pytest.raises(InvalidArgument, match=r"found a tensor of float32 .* expected contiguous int32"):
         to_device_tensor(ARRAY, "int32")
     with pytest.raises(InvalidArgument, match=r"strides \(4, 8\)"):
         to_device_tensor(WithoutDlpack(ARRAY, strides=(4, 8)), "float32")
+
+
+def test_frames_on_the_gpu_are_lent_by_plane() -> None:
+    y = DeviceArray(0x1000, (30, 64), np.dtype(np.uint8), 0, None)
+    uv = DeviceArray(0x9000, (15, 32, 2), np.dtype(np.uint8), 0, None)
+    frame = mmedge.Image([y, WithoutDlpack(uv, stream=7)], "nv12")
+    lent = frame.c_struct
+    assert (frame.width, frame.height, lent.memory) == (64, 30, device.lib.MME_MEMORY_CUDA)
+    assert [int(device.ffi.cast("uintptr_t", plane)) for plane in lent.planes[0:2]] == [0x1000, 0x9000]
+    assert (lent.strides[1], lent.sizes[1], frame.streams) == (64, 15 * 64, (1, 7))
+    with pytest.raises(InvalidArgument, match="expected all in one place"):
+        mmedge.Image([y, np.zeros((15, 32, 2), np.uint8)], "nv12")
+
+
+def test_a_session_on_the_cpu_refuses_frames_on_the_gpu(digits_bundle: Path) -> None:
+    frame = DeviceArray(0x1000, (30, 40, 3), np.dtype(np.uint8), 0, None)
+    with pytest.raises(InvalidArgument, match="takes nothing from a GPU, only engine"):
+        mmedge.Session(digits_bundle).run(image=frame)
 
 
 def test_what_dlpack_hands_out_is_kept_until_the_capsule_goes() -> None:
@@ -130,12 +148,24 @@ WHOLE_WAY = """
             "version": 3, "data": (memory.value, False), "typestr": "<f4", "shape": (1, 32, 32), "stream": stream.value
         }
 
+    class Frame:
+        def __init__(self):
+            ctypes.memmove(staging, pixels.ctypes.data, 3600)
+            cuda.cuMemcpyHtoDAsync_v2(memory, staging, ctypes.c_size_t(3600), stream)
+        __cuda_array_interface__ = {
+            "version": 3, "data": (memory.value, False), "typestr": "|u1", "shape": (30, 40, 3), "stream": stream.value
+        }
+
     bundle, engines = sys.argv[1:]
     expected = mmedge.Session(bundle).run(tensors={"image": image})
     session = mmedge.Session(bundle, engine="tensorrt", engines=engines)
     for _ in range(3):
         found = session.run(tensors={"image": Filling()})
         assert found.scores == expected.scores, (found.scores, expected.scores)
+    pixels = (np.arange(3600) % 251).astype(np.uint8).reshape(30, 40, 3)
+    for _ in range(3):
+        assert session.run(image=Frame()).scores == mmedge.Session(bundle).run(image=pixels).scores
+    session.run(tensors={"image": image})
     assert "layer.first" not in found.timings
     array = session.device_output("logits")
     assert array.__dlpack_device__() == (2, 0)
