@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from mmedge.runtime.native import find_onnxruntime
+
 STAND_INS = Path(__file__).parents[1] / "build/release/tests/runtime/tensorrt/libraries"
 
 needs_host_gpu = pytest.mark.skipif(not STAND_INS.is_dir(), reason="needs the stand-ins that `make test-cpp` builds")
 
 
-def write_engine(folder: Path, bundle: Path, model: bytes) -> Path:
-    """An engine of the bundle's graph, for the stand-in of TensorRT: `model`, an ONNX file, with its record."""
-    digest = hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
+def write_engine(folder: Path, bundle: Path, model: bytes, graph: str = "model.onnx") -> Path:
+    """An engine of the bundle's `graph`, for the stand-in of TensorRT: `model`, an ONNX file, with its record."""
+    digest = hashlib.sha256((bundle / graph).read_bytes()).hexdigest()
     engine = folder / f"{digest[:16]}.engine"
     engine.write_bytes(model)
     record = {
@@ -39,7 +41,12 @@ def run_on_host_gpu(program: str, *arguments: object) -> subprocess.CompletedPro
     """Run Python's `program` with a GPU of its own memory."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
-        env={**os.environ, "LD_LIBRARY_PATH": str(STAND_INS), "MMEDGE_TEST_GPU": "discrete"},
+        env={
+            **os.environ,
+            "LD_LIBRARY_PATH": str(STAND_INS),
+            "MMEDGE_TEST_GPU": "discrete",
+            "MMEDGE_ONNXRUNTIME": find_onnxruntime(),  # which computes in TensorRT's place
+        },
         capture_output=True,
         text=True,
         timeout=120,
