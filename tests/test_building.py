@@ -6,6 +6,10 @@ import onnx
 from host_gpu import needs_host_gpu, run_on_host_gpu, write_engine
 from onnx import numpy_helper
 
+from mmedge.calibration.half import to_half
+from mmedge.export.writing import write_bundle
+from mmedge.runtime import read_manifest
+
 CHECK = """
     import sys
     from pathlib import Path
@@ -43,3 +47,25 @@ def test_an_engine_that_computes_something_else_is_refused(digits_bundle: Path, 
     engine = write_engine(tmp_path, digits_bundle, changed(digits_bundle, -1.0))
     done = run_on_host_gpu(CHECK, digits_bundle, engine, "int8")
     assert "expected at least .99" in done.stderr
+
+
+@needs_host_gpu
+def test_an_engine_is_judged_by_the_graph_it_was_built_of(digits_bundle: Path, tmp_path: Path) -> None:
+    graph = to_half(onnx.load(digits_bundle / "model.onnx")).SerializeToString()
+    manifest = read_manifest(digits_bundle)
+    half = {"path": "model.tensorrt.onnx", "precision": "fp16", "target": "tensorrt"}
+    graphs = [*manifest.graphs, manifest.graphs[0].model_copy(update=half)]
+    bundle = tmp_path / "both.mme"
+    bundle.mkdir()
+    files = {"model.onnx": changed(digits_bundle, 1.01), "model.tensorrt.onnx": graph}
+    write_bundle(bundle, manifest.model_copy(update={"graphs": graphs}), files)
+    done = run_on_host_gpu(CHECK, bundle, write_engine(tmp_path, bundle, graph, "model.tensorrt.onnx"), "fp32")
+    assert not done.returncode, done.stderr
+    assert float(done.stdout) < 1e-5
+
+
+@needs_host_gpu
+def test_the_tokens_it_is_tried_with_are_in_a_small_vocabulary(bundles: Path, tmp_path: Path) -> None:
+    words = bundles / "words.mme"
+    done = run_on_host_gpu(CHECK, words, write_engine(tmp_path, words, (words / "model.onnx").read_bytes()), "fp32")
+    assert done.stdout == "0.0\n", done.stderr
