@@ -98,9 +98,9 @@ std::unique_ptr<Preprocess> Model::create_preprocess(size_t input) const {
 
 Session::Session(std::shared_ptr<const Model> model, size_t top_k, const ExecutionOptions& options)
     : model_(std::move(model)),
-      execution_(model_->graph().create_execution(options)),
       inputs_(model_->bundle().inputs.size()),
-      presence_(ElementType::kBool, model_->graph().host_memory()) {
+      presence_(ElementType::kBool, model_->graph().host_memory()),
+      execution_(model_->graph().create_execution(options)) {
   HostMemory* const memory = model_->graph().host_memory();
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const BundleInput& declared = model_->bundle().inputs[i];

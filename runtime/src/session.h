@@ -86,10 +86,10 @@ class Session {
   void require_result() const;
 
   std::shared_ptr<const Model> model_;
-  std::unique_ptr<Execution> execution_;
   std::vector<Input> inputs_;
   std::vector<Tensor> outputs_;
   Tensor presence_;
+  std::unique_ptr<Execution> execution_;  // goes before what is bound in it
   std::unique_ptr<Postprocess> postprocess_;
   std::vector<StageTime> timings_;  // inputs in order, then engine, postprocess, total, and the engine's layers
   size_t stage_count_ = 0;          // without the layers

@@ -128,6 +128,7 @@ class Engine : public TensorrtEngine {
   size_t scratch_size() const noexcept override { return static_cast<size_t>(engine_->getDeviceMemorySizeV2()); }
 
   TensorrtContext* create_context(void* scratch) noexcept override {
+    const std::scoped_lock lock(mutex_);  // sessions make theirs at any time
     std::unique_ptr<nvinfer1::IExecutionContext> context(
         engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
     if (context == nullptr) return nullptr;
@@ -136,6 +137,7 @@ class Engine : public TensorrtEngine {
   }
 
  private:
+  std::mutex mutex_;
   Logger logger_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;

@@ -59,6 +59,10 @@ class TensorrtExecution : public Execution {
       return;
     }
     const CudaScope scope(device_);
+    try {
+      stream_.synchronize();  // a frame that was set and never run may still be converted
+    } catch (const Error&) {  // nothing runs any more then
+    }
     variants_.clear();
   }
 

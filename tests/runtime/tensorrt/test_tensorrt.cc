@@ -293,6 +293,22 @@ TEST_F(TensorrtTest, TheEngineSaysWhatRuns) {
   EXPECT_NE(std::string(info.engine).find("Host GPU"), std::string::npos) << info.engine;
 }
 
+TEST_F(TensorrtTest, ShortMemoryOfTheGpuIsAStatusOfItsOwnAndLeavesTheSessionUsable) {
+  write_engine();
+  Opened opened;
+  start(opened);
+  const std::vector<float> reference = run(opened.session, kMoments[0]);
+  const std::string gpu = std::getenv("MMEDGE_TEST_GPU");
+  setenv("MMEDGE_TEST_GPU", (gpu + " memory=100").c_str(), 1);
+  mme_session* second = nullptr;
+  EXPECT_EQ(mme_session_create(opened.model, nullptr, &second), MME_OUT_OF_MEMORY) << mme_last_error();
+  const std::vector<uint8_t> wide(400 * 300 * 3);
+  const mme_image frame = make_image(MME_IMAGE_RGB8, 400, 300, wide);
+  EXPECT_EQ(mme_session_set_image(opened.session, "image", &frame), MME_OUT_OF_MEMORY);
+  setenv("MMEDGE_TEST_GPU", gpu.c_str(), 1);
+  EXPECT_EQ(run(opened.session, kMoments[0]), reference);
+}
+
 TEST_F(TensorrtTest, LayersAreTimedOnRequest) {
   write_engine();
   mme_session_options session_options{};
