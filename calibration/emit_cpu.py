@@ -11,9 +11,16 @@ import onnx
 from mmedge.calibration.editor import GraphEditor
 from mmedge.calibration.fusion import Fusion, add_body, find_fusions
 from mmedge.calibration.graph import MOVES, attributes
-from mmedge.calibration.layers import Layer, activation_scale, find_layers, find_sums, find_tables, skip_branches
+from mmedge.calibration.layers import (
+    Layer,
+    activation_scale,
+    find_integers,
+    find_layers,
+    find_tables,
+    starts_at_zero,
+)
 
-_NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax"})
+_NEVER_NEGATIVE = frozenset({"Sigmoid", "Softmax"})
 
 
 @dataclass(frozen=True)
@@ -56,25 +63,14 @@ class _CpuEmitter:
         layers = [layer for layer in find_layers(model) if layer.name in chosen and self._fits(layer)]
         self._layers = {layer.name: layer for layer in layers}
         self._tables = {name: table for name, table in find_tables(model).items() if name in chosen}
-        self._sums = {entry.name: entry for entry in find_sums(model, layers)}
-        skips = skip_branches(model, layers)
-        # On its own steps, what only a sum takes would be cut off before the sum is. What TensorRT rounds keeps them.
-        self._branches = {
-            name: entry.output
-            for entry in self._sums.values()
-            for name in entry.inputs
-            if name != skips.get(entry.name) and self._index.only_consumer(name) is not None
-        }
         self._fusions = {fusion.name: fusion for fusion in find_fusions(model) if fusion.name in chosen}
-        # What nodes take in uint8, and what is made in it; the latter is read as float through a pair.
-        taken = [layer.source for layer in layers] + [name for entry in self._sums.values() for name in entry.inputs]
-        taken += [name for fusion in self._fusions.values() for name in fusion.sources]
-        self._taken = {name for tensor in taken for name in self._way(tensor)}
-        self._made = {layer.output for layer in layers if self._gives_integers(layer)}
-        self._made |= {entry.output for entry in self._sums.values()}
+        sources = [name for fusion in self._fusions.values() for name in fusion.sources]
+        integers = find_integers(model, layers, sources)
+        self._sums, self._taken, self._made = integers.sums, integers.taken, integers.made
+        # On its own steps, what joins a sum would be cut off before the sum is.
+        self._joined = {name: self._sums[entry].output for entry, name in integers.joined.items()}
         self._folded = {node for layer in layers for node in (layer.bias_node, layer.relu_node)}
         self._folded |= {entry.relu_node for entry in self._sums.values()}
-        self._made |= {node.output[0] for node in model.graph.node if self._moves_integers(node)}
         self._integers: dict[str, tuple[str, str, str]] = {}
 
     def _fits(self, layer: Layer) -> bool:
@@ -82,16 +78,6 @@ class _CpuEmitter:
             return True
         shape = self._shapes.get(layer.source, ())
         return len(shape) == 2 or (len(shape) == 3 and None not in shape[1:])
-
-    def _gives_integers(self, layer: Layer) -> bool:
-        return self._by_name[layer.name].op_type == "Conv" or layer.output in self._taken
-
-    def _way(self, name: str) -> list[str]:
-        """The tensor, and those it is moved from."""
-        way, root = [name], self._index.root(name)
-        while way[-1] != root:
-            way.append(self._index.producers[way[-1]].input[0])
-        return way
 
     def _moves_integers(self, node: onnx.NodeProto) -> bool:
         return node.op_type in MOVES and node.output[0] in self._taken
@@ -123,8 +109,11 @@ class _CpuEmitter:
     def _grid(self, name: str) -> Grid:
         root = self._index.root(name)
         producer = self._index.producers.get(root)
-        amax = self._ranges[self._branches.get(root, root)]
-        return Grid.of(amax, producer is not None and producer.op_type in _NEVER_NEGATIVE)
+        amax = self._ranges[self._joined.get(root, root)]
+        never_negative = producer is not None and (
+            producer.op_type in _NEVER_NEGATIVE or starts_at_zero(self._index, producer)
+        )
+        return Grid.of(amax, never_negative)
 
     def _emit_fusion(self, fusion: Fusion, node: onnx.NodeProto) -> None:
         inputs = [node.input[0]]
@@ -171,7 +160,7 @@ class _CpuEmitter:
         source = self._rows(layer.source, shape) if by_rows else layer.source
         inputs = [self._read(source), *self._parameters(layer)]
         made, output = layer.output in self._made, layer.output
-        relu = layer.relu_node if not made else None
+        relu = self._by_name[layer.relu_node] if layer.relu_node and not made else None
         # From the product through its shape and its ReLU, as far as each is there.
         values = f"{output}/product" if made or by_rows or relu else output
         if node.op_type == "Conv":
@@ -186,7 +175,7 @@ class _CpuEmitter:
             back = self._editor.constant(f"{output}/shape", np.array([-1, shape[1], channels], np.int64))
             values = self._editor.add("Reshape", [values, back], f"{output}/shaped" if made or relu else output)
         if relu:
-            self._editor.add("Relu", [values], output, relu)
+            self._editor.add(relu.op_type, [values, *relu.input[1:]], output, relu.name)
         if made:
             self._finish(output, values)
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from mmedge.calibration.editor import GraphEditor
-from mmedge.calibration.layers import activation_scale, find_layers, skip_branches
+from mmedge.calibration.layers import activation_scale, find_integers, find_layers
 
 
 def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
@@ -16,13 +16,14 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
 
     A layer's input and weights are quantised and read back before it; its bias stays float, its ReLU where it is. Of a
     sum that takes a chosen layer's output, the other branch is quantised, so that the sum becomes part of the layer.
+    What a CPU has in integers is quantised for what computes in float, too: both graphs round the same tensors.
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
     editor = GraphEditor(model)
     index = editor.index
     layers = {layer.name: layer for layer in find_layers(model) if layer.name in chosen}
-    skips = skip_branches(model, list(layers.values()))
+    integers = find_integers(model, list(layers.values()))
     read: dict[str, str] = {}
 
     def pair(name: str) -> str:
@@ -40,7 +41,8 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
         if layer is not None:
             copy.input[0] = pair(layer.source)
             copy.input[1], _ = editor.weight(layer, ranges[index.root(layer.source)])
-        elif node.name in skips:
-            copy.input[list(node.input).index(skips[node.name])] = pair(skips[node.name])
+        else:
+            rounded = integers.read_by(node)
+            copy.input[:] = [pair(name) if name in rounded else name for name in node.input]
         editor.nodes.append(copy)
     return editor.finish()

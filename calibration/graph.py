@@ -39,13 +39,17 @@ class GraphIndex:
         takers = self.consumers.get(name, [])
         return takers[0] if len(takers) == 1 and name not in self.outputs else None
 
-    def root(self, name: str) -> str:
-        """The tensor whose values `name` has, in another shape or order."""
-        node = self.producers.get(name)
+    def way(self, name: str) -> list[str]:
+        """The tensor, and those it is moved from: of the same values, in another shape or order."""
+        way, node = [name], self.producers.get(name)
         while node is not None and node.op_type in MOVES:
-            name = node.input[0]
-            node = self.producers.get(name)
-        return name
+            way.append(node.input[0])
+            node = self.producers.get(way[-1])
+        return way
+
+    def root(self, name: str) -> str:
+        """The last of the way: what computes the values."""
+        return self.way(name)[-1]
 
 
 def module_of(index: GraphIndex, node: onnx.NodeProto) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from mmedge.calibration.fusion import find_fusions
-from mmedge.calibration.graph import GraphIndex, attributes, block_of, module_of
+from mmedge.calibration.graph import MOVES, GraphIndex, attributes, block_of, module_of
 from mmedge.calibration.ranges import LEVELS
 
 LEAST_SCALE = 2.0**-40
@@ -32,8 +32,8 @@ class Layer:
     """A convolution or matrix product with what follows it into one kernel.
 
     name: of its node. source: the tensor it takes; weight: the initializer, int8 along `axis` of channels; bias: an
-    initializer, or None; bias_node, relu_node: the nodes that add it and cut off below zero, or None; output: the
-    tensor that comes out at the end.
+    initializer, or None; bias_node, relu_node: the nodes that add it and cut off below zero, such as a ReLU6, or None;
+    output: the tensor that comes out at the end.
     """
 
     name: str
@@ -119,9 +119,19 @@ def _layer(index: GraphIndex, node: onnx.NodeProto) -> Layer | None:
         if values is not None and values.shape == (weight.shape[1],):
             bias, bias_node, output = other, after.name, after.output[0]
             after = index.only_consumer(output)
-    if after is not None and after.op_type == "Relu":
+    if after is not None and starts_at_zero(index, after):
         relu_node, output = after.name, after.output[0]
     return Layer(node.name, node.input[0], node.input[1], axis, bias, bias_node, relu_node, output)
+
+
+def starts_at_zero(index: GraphIndex, node: onnx.NodeProto) -> bool:
+    """Whether the node is a ReLU, or one with an end, such as ReLU6. The range of what comes out ends there at the
+    latest, so that a rounding in this range cuts off as the node does.
+    """
+    if node.op_type == "Clip" and len(node.input) > 1:
+        least = index.constant(node.input[1])
+        return least is not None and bool(least == 0)
+    return node.op_type == "Relu"
 
 
 def find_sums(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Sum]:
@@ -142,14 +152,40 @@ def find_sums(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Sum]:
     return found
 
 
-def skip_branches(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, str]:
-    """By sum that takes the output of one of `layers`: its other branch, of two such outputs the second."""
-    outputs = {layer.output for layer in layers}
-    return {
-        entry.name: next((name for name in entry.inputs if name not in outputs), entry.inputs[1])
-        for entry in find_sums(model, layers)
-        if outputs.intersection(entry.inputs)
-    }
+@dataclass(frozen=True)
+class Integers:
+    """What a graph has in integers. taken: the tensors that layers and sums take, and those that these are moved from;
+    made: what convolutions and sums give, the products and moves of which any is taken; sums: by name; joined: by sum,
+    the output of the layer whose kernel does the sum as well, if any: all else is rounded before the sum.
+    """
+
+    taken: frozenset[str]
+    made: frozenset[str]
+    sums: Mapping[str, Sum]
+    joined: Mapping[str, str]
+
+    def read_by(self, node: onnx.NodeProto) -> list[str]:
+        """Which inputs of a node, that is none of the layers, are rounded before it. What layers take is so after it
+        was moved.
+        """
+        if node.op_type in MOVES and node.output[0] in self.taken:
+            return []
+        rounded = node.input if node.name in self.sums else self.made.intersection(node.input)
+        return [name for name in node.input if name in rounded and name != self.joined.get(node.name)]
+
+
+def find_integers(model: onnx.ModelProto, layers: Sequence[Layer], others: Collection[str] = ()) -> Integers:
+    """What the graph has in integers where `layers` are, and `others` are taken as well: the same on every target."""
+    index, sums = GraphIndex(model.graph), find_sums(model, layers)
+    convolutions = {node.name for node in model.graph.node if node.op_type == "Conv"}
+    takes = [layer.source for layer in layers] + [name for entry in sums for name in entry.inputs] + list(others)
+    taken = {name for tensor in takes for name in index.way(tensor)}
+    made = {layer.output for layer in layers if layer.name in convolutions or layer.output in taken}
+    made |= {entry.output for entry in sums}
+    made |= {node.output[0] for node in model.graph.node if node.op_type in MOVES and node.output[0] in taken}
+    alone = {layer.output for layer in layers if index.only_consumer(layer.output) is not None}
+    joined = {entry.name: name for entry in sums for name in reversed(entry.inputs) if name in alone}
+    return Integers(frozenset(taken), frozenset(made), {entry.name: entry for entry in sums}, joined)
 
 
 def tensors_to_range(model: onnx.ModelProto) -> list[str]:

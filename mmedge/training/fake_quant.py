@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmedge.calibration.collect import session_on_one_thread
 from mmedge.calibration.fusion import find_fusions
 from mmedge.calibration.graph import GraphIndex, with_outputs
-from mmedge.calibration.layers import LEAST_SCALE, activation_scale, find_layers, find_tables, skip_branches
+from mmedge.calibration.layers import LEAST_SCALE, activation_scale, find_integers, find_layers, find_tables
 from mmedge.calibration.ranges import LEVELS
 
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -46,18 +46,22 @@ def fake_quantize(
             weights = (weight for weight, *_ in fusion.parameters)
             products += [(fusion.name, *pair) for pair in zip(fusion.sources, weights, strict=True)]
     tables = {name: table for name, table in find_tables(graph).items() if name in chosen}
-    skips = skip_branches(graph, layers)
-    names = {layer.name for layer in layers}
+    names, integers = {layer.name for layer in layers}, find_integers(graph, layers)
+    readers: dict[str, list[str]] = {}
+    for node in graph.graph.node:
+        for name in integers.read_by(node) if node.name not in names else ():
+            readers.setdefault(name, []).append(node.name)
+    # A module rounds what it gives for all that take it.
     shared = [
-        skip
-        for skip in skips.values()
-        if all(node.name in names or skips.get(node.name) == skip for node in index.consumers[skip])
+        name
+        for name, others in readers.items()
+        if name in integers.made or names.issuperset({node.name for node in index.consumers[name]}.difference(others))
     ]
     givers = _givers(model, graph, shared)
 
     uses = Counter([*(weight for _, _, weight in products), *tables.values()])
     modules = {f"module.{name}.weight": module for name, module in model.named_modules()}
-    left = [name for name, skip in skips.items() if skip not in givers]
+    left = [reader for name, others in readers.items() if name not in givers for reader in others]
     for name, source, weight in products:
         module = modules.get(weight)
         if isinstance(module, _PRODUCTS) and uses[weight] == 1:
@@ -72,8 +76,8 @@ def fake_quantize(
             module.register_forward_hook(_round_features)
         else:
             left.append(name)
-    for skip, module in givers.items():
-        module.register_forward_hook(partial(_round_output, activation_scale(ranges[index.root(skip)])))
+    for name, module in givers.items():
+        module.register_forward_hook(partial(_round_output, activation_scale(ranges[index.root(name)])))
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.register_forward_pre_hook(_keep_statistics)

@@ -10,7 +10,7 @@ import families
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.calibrating import Settings, take_ranges
 from mmedge.calibration.collect import session_on_one_thread, subset_rows
@@ -86,3 +86,64 @@ def test_a_wrong_layer_is_found_and_locally_is_the_only_one(small_graph: onnx.Mo
     assert too_far(small_graph, locally=True) == set()
     assert too_far(faulty, locally=True) == {"r0"}
     assert too_far(faulty, locally=False) == {"r0", "tokens", "r2"}  # behind the norm scale and fault are gone
+
+
+BETWEEN = {
+    "clip": [helper.make_node("Clip", ["c", "zero", "six"], ["y"], "clip")],
+    "norm": [helper.make_node("LayerNormalization", ["c", "gain"], ["y"], "norm")],
+    "relu and norm": [
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("LayerNormalization", ["r", "gain"], ["y"], "norm"),
+    ],
+    "sum and norm": [
+        helper.make_node("Add", ["x", "c"], ["s"], "sum"),
+        helper.make_node("LayerNormalization", ["s", "gain"], ["y"], "norm"),
+    ],
+    "tokens and norm": [
+        helper.make_node("Reshape", ["c", "rows"], ["f"], "flat"),
+        helper.make_node("Transpose", ["f"], ["t"], "tokens", perm=[0, 2, 1]),
+        helper.make_node("LayerNormalization", ["t", "gain"], ["n"], "norm"),
+        helper.make_node("Transpose", ["n"], ["b"], "channels", perm=[0, 2, 1]),
+        helper.make_node("Reshape", ["b", "grid"], ["y"], "back"),
+    ],
+}
+
+
+def convolutions_around(between: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """A convolution that gives large values, some nodes from "c" to "y", and another convolution."""
+    random = np.random.default_rng(0)
+    constants = {
+        "w0": random.standard_normal((8, 8, 3, 3)).astype(np.float32),
+        "w1": random.standard_normal((4, 8, 1, 1)).astype(np.float32),
+        "gain": random.uniform(1, 2, 8).astype(np.float32),
+        "zero": np.float32(0),
+        "six": np.float32(6),
+        "rows": np.array([-1, 8, 64]),
+        "grid": np.array([-1, 8, 8, 8]),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w0"], ["c"], "conv0", pads=[1, 1, 1, 1]),
+            *between,
+            helper.make_node("Conv", ["y", "w1"], ["z"], "conv1"),
+        ],
+        "between",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8, 8, 8])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4, 8, 8])],
+        [numpy_helper.from_array(np.array(values), name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_a_convolution_gives_to_floats_is_rounded_in_both_graphs(between: str) -> None:
+    model = convolutions_around(BETWEEN[between])
+    x = np.random.default_rng(1).standard_normal((64, 8, 8, 8)).astype(np.float32)
+    names = tensors_to_range(model)
+    values = session_on_one_thread(with_outputs(model, names)).run(names, {"x": x})
+    ranges = {name: float(np.abs(found).max()) for name, found in zip(names, values, strict=True)}
+    layers = [layer.name for layer in find_layers(model)]
+    tensorrt = to_half(emit_tensorrt(model, ranges, layers))
+    found = steps_apart(emit_cpu(model, ranges, layers), tensorrt, [{"x": x}], locally=True)
+    assert {"x", "y"} <= set(found)
+    assert {name: apart.most for name, apart in found.items() if apart.most > 1.001} == {}
