@@ -98,6 +98,16 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
 
 
+def nodes_in_int8(model: onnx.ModelProto) -> list[str]:
+    """The names of the nodes whose weights are stored in int8, in the graph's order."""
+    index = GraphIndex(model.graph)
+    stored = {name for name, entry in index.initializers.items() if entry.data_type == onnx.TensorProto.INT8}
+    readings = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored]
+    stored.update(node.output[0] for node in readings)
+    pairs = ("QuantizeLinear", "DequantizeLinear")
+    return [node.name for node in model.graph.node if node.op_type not in pairs and stored.intersection(node.input)]
+
+
 def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose integer weights are read into floats beforehand, so that a CPU computes with them as an engine of
     another kind would, and not with kernels of its own for them.

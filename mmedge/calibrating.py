@@ -21,6 +21,7 @@ from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
+from mmedge.calibration.graph import nodes_in_int8
 from mmedge.calibration.half import as_an_engine_computes, to_half
 from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
@@ -99,8 +100,8 @@ def calibrate_bundle(
     Raises:
         BundleError: there is no such bundle, or the destination exists. DataError: as `read_split`.
         InvalidArgument: it has fewer bits already or is not for ONNX Runtime, or there are no samples or no budget.
-        CalibrationError: a tensor has no range, the ranges given are of something else, or TensorRT's graph loses more
-            than the budget.
+        CalibrationError: a tensor has no range, the ranges given are of something else, TensorRT's graph loses more
+            than the budget, or "int8" is asked for and it has no layer in INT8.
     """
     if settings.samples < 1 or settings.max_accuracy_drop < 0:
         raise InvalidArgument(
@@ -113,6 +114,12 @@ def calibrate_bundle(
     after, graph, search, candidates = before, work.model, None, list[onnx.ModelProto]()
     if settings.precision != "fp16":
         after, graph, search, candidates = work.search_int8(ranges, before, found)
+    if settings.precision == "int8" and not candidates:
+        raise CalibrationError(
+            f"TensorRT's graph has no layer in INT8 where {settings.max_accuracy_drop:g} points are allowed; "
+            "allow more, calibrate on more samples or by another method, "
+            "train with mmedge train --qat, or take the precision auto"
+        )
     if settings.precision != "int8":
         candidates.append(to_half(work.model))
     if settings.precision == "auto":
@@ -130,6 +137,7 @@ def calibrate_bundle(
             "max_accuracy_drop": settings.max_accuracy_drop,
             "microseconds": times,
             "layers": len(work.layers),
+            "graphs": {name: {"precision": _precision(g), "int8": nodes_in_int8(g)} for name, g in graphs.items()},
             **(asdict(search) if search else {}),
         },
     }
@@ -239,8 +247,9 @@ class _Work:
         )
         chosen = search.chosen.layers
         choices = dict.fromkeys([search.largest.layers, chosen])
-        for_tensorrt = [to_half(emit_tensorrt(model, ranges, layers)) for layers in choices]
-        return accuracy[chosen], emit(chosen), search, for_tensorrt
+        # Of a choice of tables and fusions alone, TensorRT has nothing in INT8.
+        emitted = [graph for layers in choices if nodes_in_int8(graph := emit_tensorrt(model, ranges, layers))]
+        return accuracy[chosen], emit(chosen), search, [to_half(graph) for graph in emitted]
 
     def calibrate(self) -> Calibration:
         """The ranges, taken or read; what is written from now on has them beside it."""

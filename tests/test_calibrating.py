@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmedge.calibrating import Settings, calibrate_bundle
 from mmedge.calibration.errors import CalibrationError
+from mmedge.cli.calibrated import print_calibrated
 
 LABELS = ["black", "grey"]
 
@@ -31,16 +32,16 @@ def pictures(folder: Path, level: int) -> Path:
     return folder
 
 
-def bundle(destination: Path, level: int, size: float) -> Path:
+def bundle(destination: Path, level: int, size: float, last: str = "Relu") -> Path:
     """Tells black from that level by a product of all pixels but the white one; they are of that size on their way, and
-    the weights of its inverse.
+    the weights of its inverse. last: the operator before the product.
     """
     image = {**make_bundles.LEVELS, "width": 2, "height": 2}
     nodes = [
         helper.make_node("Flatten", ["image"], ["flat"], "flat"),
         helper.make_node("Mul", ["flat", "root"], ["larger"], "larger"),
         helper.make_node("Mul", ["larger", "root"], ["large"], "large"),
-        helper.make_node("Relu", ["large"], ["pixels"], "relu"),
+        helper.make_node(last, ["large"], ["pixels"], "last"),
         helper.make_node("Gemm", ["pixels", "weight", "bias"], ["logits"], "answer", transB=1),
     ]
     model = make_bundles.hand_made(nodes, {"image": [1, 2, 2]}, {"logits": [2]}, {"root": size**0.5})
@@ -84,3 +85,25 @@ def test_int8_alone_is_refused_where_tensorrt_would_lose_too_much_and_nothing_is
     with pytest.raises(CalibrationError, match="TensorRT's graph loses 50"):
         calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="int8"))
     assert not (tmp_path / "made.mme").exists()
+
+
+def test_int8_is_refused_where_no_layer_of_it_holds_the_budget_and_auto_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without a ReLU the CPU's steps are as large as TensorRT's: too large for this level.
+    data, plain = pictures(tmp_path / "data", level=1), bundle(tmp_path / "plain.mme", level=1, size=1.0, last="Abs")
+    with pytest.raises(CalibrationError, match=r"TensorRT's graph has no layer in INT8 where 0\.5 points"):
+        calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="int8"))
+    assert not (tmp_path / "made.mme").exists()
+    made = calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="auto"))
+    assert made.manifest.evidence["calibration"]["graphs"] == {
+        "model.onnx": {"precision": "fp32", "int8": []},
+        "model.tensorrt.onnx": {"precision": "fp16", "int8": []},
+    }
+    print_calibrated(made)
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "fp32 for ONNX Runtime" in told
+    assert "fp16 for TensorRT" in told
+    assert "0 of 1 layers in INT8 for ONNX Runtime" in told
+    assert "its graph is the one it was" in told
+    assert "it is fp16, without INT8" in told

@@ -29,8 +29,8 @@ def calibrate(
     graph for the CPU stays in FP32, and that is said. In the graph for TensorRT all layers that accuracy allows are
     INT8, and the rest is FP16. Interrupted while it takes ranges, it goes on when started again.
 
-    With --precision int8 a graph for TensorRT that loses too much is an error; with auto it becomes FP16 or FP32. With
-    fp16 only TensorRT's graph changes: a CPU computes faster in FP32.
+    With --precision int8 a graph for TensorRT that loses too much, or has no layer in INT8, is an error; with auto it
+    becomes FP16 or FP32. With fp16 only TensorRT's graph changes: a CPU computes faster in FP32.
 
     \b
     Example:

@@ -67,9 +67,15 @@ def print_calibrated(made: CalibratedBundle) -> None:
     click.echo(f"{made.path}: {here} for ONNX Runtime ({before} -> {cpu}), {there} for TensorRT ({tensorrt})")
     if made.search is not None:
         chosen = made.search.chosen
-        click.echo(f"{len(chosen.layers)} of {evidence['layers']} layers in INT8, {chosen.speedup:.2f} times as fast")
-        if not chosen.layers:
+        own, other = (len(graph["int8"]) for graph in evidence["graphs"].values())
+        click.echo(
+            f"{own} of {evidence['layers']} layers in INT8 for ONNX Runtime, {chosen.speedup:.2f} times as fast; "
+            f"{other} for TensorRT"
+        )
+        if not own:
             click.echo("No choice of layers is faster on this CPU within the budget: its graph is the one it was.")
+        if not other:
+            click.echo(f"No choice of layers holds the budget in TensorRT's graph: it is {there}, without INT8.")
     print_table(
         f"Accuracy on {evidence['accuracy_fp32']['data']} ({made.drop:+.2f} points lost at most)",
         ["modalities", "metric", "before", "ONNX Runtime", "TensorRT, on CPU", "samples"],

@@ -100,6 +100,7 @@ def test_a_calibrated_bundle_computes_in_integers_and_says_what_it_lost(
     for model, choice, left_out in ((first, "chosen", set()), (second, "largest", fused)):
         weights = {entry.name.split("/")[0] for entry in model.graph.initializer if entry.name.endswith("/weight")}
         assert weights == {*evidence[choice]["layers"]} - left_out
+        assert weights == {*evidence["graphs"]["model.onnx" if model is first else "model.tensorrt.onnx"]["int8"]}
     # It runs in libmmedge, on every subset, and about as before.
     inputs = make_bundles.raw_samples(2)[1][1]
     for chosen in ({"image"}, {"audio"}, {"image", "audio"}):
