@@ -76,11 +76,13 @@ class GraphEditor:
     def _store(
         self, name: str, values: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], axis: int
     ) -> tuple[str, str, str]:
-        """Values in int8, their scales and their zero points, without which ONNX Runtime fuses no Gemm."""
+        """Values in int8, their scales and their zero points, without which ONNX Runtime fuses no Gemm, and which must
+        be each layer's own where it turns int8 into uint8.
+        """
         return (
             self.constant(f"{name}/weight", quantize(values, scales, axis)),
             self.constant(f"{name}/weight_scale", scales),
-            self.constant(f"int8/0/{len(scales)}", np.zeros(len(scales), np.int8)),
+            self.constant(f"{name}/zero", np.zeros(len(scales), np.int8)),
         )
 
     def finish(self) -> onnx.ModelProto:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -153,6 +154,21 @@ def test_onnxruntime_runs_every_chosen_layer_on_integers(small_graph: onnx.Model
     # The picture and the mean are rounded, and nothing is read back that is rounded again.
     assert kinds["QuantizeLinear"] == 2
     assert not {"Conv", "Gemm", "MatMul", "DequantizeLinear"} & set(kinds)
+
+
+def test_weights_can_be_uint8_for_processors_that_cut_sums_off_and_give_the_same(
+    small_graph: onnx.ModelProto, tmp_path: Path
+) -> None:
+    x = pictures()
+    emitted = emit_cpu(small_graph, ranges_of(small_graph, x), ALL)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    unsigned = onnxruntime.InferenceSession(emitted.SerializeToString(), options)
+    np.testing.assert_array_equal(unsigned.run(None, {"x": x})[0], session(emitted).run(None, {"x": x})[0])
+    if platform.machine() in ("x86_64", "AMD64"):
+        weights = [entry for entry in onnx.load(tmp_path / "optimized.onnx").graph.initializer if len(entry.dims) > 1]
+        assert {entry.data_type for entry in weights} == {TensorProto.UINT8}
 
 
 def test_tensorrt_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto) -> None:
