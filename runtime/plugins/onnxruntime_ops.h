@@ -30,7 +30,9 @@
 namespace mmedge {
 
 // `api` must be of version 23 or newer. The operators stay registered with `options`, and with the sessions made from
-// them, for as long as those live. Throws Error (MME_ENGINE_FAILED, MME_INVALID_ARGUMENT).
+// them, for as long as those live. On an x86 processor without VNNI it also sets session.x64quantprecision, since
+// ONNX Runtime's own products of uint8 and int8 cut off there at 16 bits otherwise. Throws Error (MME_ENGINE_FAILED,
+// MME_INVALID_ARGUMENT).
 void register_mmedge_ops(const OrtApi* api, OrtSessionOptions* options);
 
 }  // namespace mmedge

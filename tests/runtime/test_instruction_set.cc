@@ -1,6 +1,10 @@
 // Which instructions the kernels are compiled to and dispatched to.
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
+#include <string>
+
 #include "kernels/instruction_set.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -29,6 +33,16 @@ TEST(InstructionSet, TheNameIsOfTheCodeThatIsDispatchedTo) {
 
 #if defined(__aarch64__)
 TEST(InstructionSet, OnAarch64ItIsNeon) { EXPECT_STREQ(instruction_set(), "NEON"); }
+
+TEST(InstructionSet, OnAarch64NoSumIsOf16Bits) { EXPECT_FALSE(sums_bytes_in_16_bits()); }
+#else
+TEST(InstructionSet, SumsAreOf16BitsWhereTheKernelSeesNoVnni) {
+  std::ifstream file("/proc/cpuinfo");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  ASSERT_NE(text.find("flags"), std::string::npos);
+  const bool has_vnni = text.find("avx512_vnni") != std::string::npos || text.find("avx_vnni") != std::string::npos;
+  EXPECT_EQ(sums_bytes_in_16_bits(), !has_vnni);
+}
 #endif
 
 }  // namespace mmedge

@@ -240,9 +240,9 @@ class OnnxRuntimeGraph : public Graph {
   // machine's and this library's own.
   void create_cached(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes,
                      const OnnxRuntimeOptions& options) {
-    const GraphCache cache(options.cache,
-                           concat(options.sha256.substr(0, 32), "-", library.version, "-mmedge", MMEDGE_VERSION, "-",
-                                  options.provider, options.device, "-", instruction_set()));
+    const GraphCache cache(options.cache, concat(options.sha256.substr(0, 32), "-", library.version, "-mmedge",
+                                                 MMEDGE_VERSION, "-", options.provider, options.device, "-",
+                                                 instruction_set(), sums_bytes_in_16_bits() ? "-u8u8" : ""));
     if (create_from(cache, library, options)) return;
     SessionOptions cold(library, options);
     if (options.provider.starts_with("tensorrt")) {

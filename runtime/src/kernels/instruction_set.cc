@@ -2,6 +2,10 @@
 
 #include <hwy/targets.h>
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string_view>
 
@@ -43,6 +47,17 @@ const char* instruction_set() {
   hwy::GetChosenTarget().Update(supported);
   const int64_t targets = supported & HWY_TARGETS;
   return hwy::TargetName(targets & -targets);
+}
+
+bool sums_bytes_in_16_bits() {
+#if defined(__x86_64__) || defined(__i386__)
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  // AVX-VNNI is bit 4 of leaf 7, 1; compilers before clang 19 have no name for it.
+  const bool has_avx_vnni = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
+  return !has_avx_vnni && !__builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
 }
 
 }  // namespace mmedge

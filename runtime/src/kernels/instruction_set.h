@@ -11,4 +11,8 @@ void choose_instruction_set();
 // The name of the instructions in use, such as "AVX3".
 const char* instruction_set();
 
+// Whether this is an x86 processor without VNNI, whose fastest way to sum products of bytes cuts off at 16 bits. The
+// kernels here avoid it; ONNX Runtime does where it is told to. No environment variable changes the answer.
+bool sums_bytes_in_16_bits();
+
 }  // namespace mmedge
