@@ -16,6 +16,8 @@ _OPSET = 19  # the first in which scales of Q/DQ may be float16
 _IN_FLOAT32 = frozenset(
     {"LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "ReduceL2", "GlobalAveragePool", "Pow"}
 )
+# What these take of two others' sum, such as a residual one or masked scores, is not rounded once more on the way.
+_TAKE_SUMS = frozenset({"LayerNormalization", "Softmax"})
 # What comes out of these is small whatever goes in.
 _BOUNDED = frozenset({"Softmax", "Sigmoid", "Tanh", "Erf", "LayerNormalization", "Cast", "Shape"})
 # Float inputs that are no data: by operator, which.
@@ -25,7 +27,8 @@ _SETTINGS = {"Resize": (1, 2)}
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph computing in float16, its inputs and outputs as they were.
 
-    Norms, softmax, squares, means and sums over dimensions, and functions stay in float32. So does all that a constant
+    Norms, softmax, the sums of two tensors that these take, squares, means and sums over dimensions, and functions stay
+    in float32. So does all that a constant
     which float16 cannot hold can reach before something bounds it: the masks of attention, the least length that a
     vector is divided by. Layers with a scale too small for float16 keep their scales, and what is between them, in
     float32.
@@ -132,10 +135,20 @@ class _Half:
         return (
             node.op_type in _IN_FLOAT32
             or (node.op_type == "Mul" and node.input[0] == node.input[1])
+            or self._is_sum_to_norm(node)
             or node.name in self._fine
             or any(self._reading(name) in self._fine for name in node.input)
             or (node.domain, node.op_type) in self._functions
             or bool(self._wide.intersection((*node.input, *node.output)))
+        )
+
+    def _is_sum_to_norm(self, node: onnx.NodeProto) -> bool:
+        """Not that of a product and its bias, which is the product's."""
+        takers = self._index.consumers.get(node.output[0], ())
+        return (
+            node.op_type == "Add"
+            and not any(name in self._index.initializers for name in node.input)
+            and any(taker.op_type in _TAKE_SUMS for taker in takers)
         )
 
     def _reading(self, name: str) -> str | None:

@@ -124,6 +124,38 @@ def test_what_a_mask_reaches_stays_in_single_precision() -> None:
     np.testing.assert_allclose(found, expected, atol=0.01)
 
 
+def test_a_sum_that_a_norm_or_a_softmax_takes_is_not_rounded_on_its_way() -> None:
+    random = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["made"], "product"),
+            helper.make_node("Add", ["made", "bias"], ["biased"], "bias"),
+            helper.make_node("Add", ["biased", "x"], ["residual"], "residual"),
+            helper.make_node("LayerNormalization", ["residual", "gain"], ["normed"], "norm"),
+            helper.make_node("MatMul", ["normed", "w"], ["scores"], "scores"),
+            helper.make_node("Add", ["scores", "far"], ["masked"], "mask"),
+            helper.make_node("Softmax", ["masked"], ["shares"], "softmax"),
+            helper.make_node("Add", ["shares", "x"], ["y"], "last"),
+        ],
+        "sums",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8]),
+            helper.make_tensor_value_info("far", TensorProto.FLOAT, ["batch", 8]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+        [
+            numpy_helper.from_array(random.standard_normal((8, 8)).astype(np.float32), "w"),
+            numpy_helper.from_array(random.standard_normal(8).astype(np.float32), "bias"),
+            numpy_helper.from_array(np.ones(8, np.float32), "gain"),
+        ],
+    )
+    half = to_half(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    onnx.checker.check_model(half, full_check=True)
+    types = types_of(half)
+    exact = {name for name, kind in types.items() if kind == TensorProto.FLOAT and "/" not in name}
+    assert exact == {"residual", "normed", "masked", "shares", "y"}
+
+
 def test_a_vector_of_nothing_is_not_divided_by_nothing() -> None:
     """The least length, 1e-12, is 0 in float16."""
     graph = helper.make_graph(
