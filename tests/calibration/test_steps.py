@@ -29,7 +29,7 @@ from mmedge.training.recipe import Recipe
 from mmedge.training.train import train
 
 
-@pytest.mark.parametrize("encoder", ["cnn", "resnet"])
+@pytest.mark.parametrize("encoder", ["cnn", "resnet", "mobilenet_v2", "vit"])
 def test_every_tensor_of_trained_weights_is_within_one_step(
     encoder: str, tones: Path, tones_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
