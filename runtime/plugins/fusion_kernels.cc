@@ -238,4 +238,9 @@ std::vector<Operator> make_operators(const OrtApi* api) {
   return {gated_fusion, q_gated_fusion_operator(api)};
 }
 
+void set_session_options(const OrtApi* api, OrtSessionOptions* options) {
+  // It makes uint8 of int8 weights, for kernels that sum in 32 bits, with VNNI too, where it would only be slower.
+  if (sums_bytes_in_16_bits()) check_status(api, api->AddSessionConfigEntry(options, "session.x64quantprecision", "1"));
+}
+
 }  // namespace mmedge

@@ -64,4 +64,7 @@ Operator gated_fusion_operator(const OrtApi* api, ONNXTensorElementDataType type
 // Those of this library. Throws Error.
 std::vector<Operator> make_operators(const OrtApi* api);
 
+// What else a session is to know that has them. Throws Error.
+void set_session_options(const OrtApi* api, OrtSessionOptions* options);
+
 }  // namespace mmedge

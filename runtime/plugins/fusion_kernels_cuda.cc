@@ -199,4 +199,6 @@ std::vector<Operator> make_operators(const OrtApi* api) {
   return {op};
 }
 
+void set_session_options(const OrtApi*, OrtSessionOptions*) {}
+
 }  // namespace mmedge

@@ -133,8 +133,7 @@ Operator gated_fusion_operator(const OrtApi* api, ONNXTensorElementDataType type
 
 void register_mmedge_ops(const OrtApi* api, OrtSessionOptions* options) {
   check_status(api, api->AddCustomOpDomain(options, domain_of(api).domain));
-  // It makes uint8 of int8 weights, for kernels that sum in 32 bits, with VNNI too, where it would only be slower.
-  if (sums_bytes_in_16_bits()) check_status(api, api->AddSessionConfigEntry(options, "session.x64quantprecision", "1"));
+  set_session_options(api, options);
 }
 
 }  // namespace mmedge

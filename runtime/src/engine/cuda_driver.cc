@@ -16,7 +16,7 @@ struct CUevent_st;
 namespace mmedge {
 namespace {
 
-// From NVIDIA's driver API reference: enumerators and signatures.
+// From NVIDIA's driver API reference: enumerators and signatures, but that its 64-bit addresses are pointers here.
 constexpr int kSuccess = 0, kOutOfMemory = 2;
 constexpr int kComputeCapabilityMajor = 75, kComputeCapabilityMinor = 76, kIntegrated = 18;
 constexpr int kMemoryType = 2, kDeviceOrdinal = 9, kMemoryTypeDevice = 2;
@@ -39,7 +39,7 @@ struct Driver {
   int (*host_allocate)(void**, size_t, unsigned);
   int (*host_free)(void*);
   int (*host_device_pointer)(DevicePointer*, void*, unsigned);
-  int (*pointer_attribute)(void*, int, DevicePointer);
+  int (*pointer_attribute)(void*, int, const void*);
   int (*copy_to_device)(DevicePointer, const void*, size_t, CUstream_st*);
   int (*copy_to_host)(void*, DevicePointer, size_t, CUstream_st*);
   int (*stream_create)(CUstream_st**, unsigned);
@@ -51,7 +51,7 @@ struct Driver {
   int (*event_destroy)(CUevent_st*);
   int (*stream_begin_capture)(CUstream_st*, int);
   int (*stream_end_capture)(CUstream_st*, CUgraph_st**);
-  int (*graph_instantiate)(CUgraphExec_st**, CUgraph_st*, unsigned long long);
+  int (*graph_instantiate)(CUgraphExec_st**, CUgraph_st*, uint64_t);
   int (*graph_destroy)(CUgraph_st*);
   int (*graph_exec_destroy)(CUgraphExec_st*);
   int (*graph_launch)(CUgraphExec_st*, CUstream_st*);
@@ -117,11 +117,9 @@ Driver open_driver() {
   return driver;
 }
 
-// Never closed.
-const Driver& driver() {
-  static const auto& opened = *new Driver(open_driver());
-  return opened;
-}
+const Driver* opened = nullptr;  // by the first device, and never closed
+
+const Driver& driver() noexcept { return *opened; }
 
 void check(int result, const char* doing) {
   if (result == kSuccess) return;
@@ -132,6 +130,7 @@ void check(int result, const char* doing) {
 }  // namespace
 
 CudaDevice::CudaDevice(int number) : number_(number) {
+  if (opened == nullptr) opened = new Driver(open_driver());
   int count = 0;
   check(driver().device_get_count(&count), "count its devices");
   if (count == 0) fail(MME_ENGINE_UNAVAILABLE, "the NVIDIA driver finds no GPU");
@@ -172,19 +171,21 @@ CudaScope::~CudaScope() {
 }
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
-    : device_(other.device_), memory_(std::exchange(other.memory_, 0)), capacity_(std::exchange(other.capacity_, 0)) {}
+    : device_(other.device_),
+      memory_(std::exchange(other.memory_, nullptr)),
+      capacity_(std::exchange(other.capacity_, 0)) {}
 
 DeviceBuffer::~DeviceBuffer() {
-  if (memory_ == 0 || exiting()) return;
+  if (memory_ == nullptr || exiting()) return;
   const CudaScope scope(*device_);
   driver().memory_free(memory_);
 }
 
 void DeviceBuffer::reserve(size_t bytes) {
   if (bytes <= capacity_) return;
-  DevicePointer larger = 0;
+  DevicePointer larger = nullptr;
   check(driver().memory_allocate(&larger, bytes), "allocate memory");
-  if (memory_ != 0) driver().memory_free(memory_);
+  if (memory_ != nullptr) driver().memory_free(memory_);
   memory_ = larger;
   capacity_ = bytes;
 }
@@ -203,12 +204,12 @@ void PinnedMemory::release(void* memory) noexcept {
 }
 
 DevicePointer device_address(void* pinned) {
-  DevicePointer address = 0;
+  DevicePointer address = nullptr;
   check(driver().host_device_pointer(&address, pinned, 0), "map pinned memory");
   return address;
 }
 
-bool is_memory_of(const CudaDevice& device, DevicePointer pointer) {
+bool is_memory_of(const CudaDevice& device, const void* pointer) {
   unsigned type = 0;
   int ordinal = -1;
   return driver().pointer_attribute(&type, kMemoryType, pointer) == kSuccess && type == kMemoryTypeDevice &&
@@ -244,6 +245,8 @@ void CudaStream::copy_to_host(void* to, DevicePointer from, size_t bytes) {
 }
 
 void CudaStream::synchronize() { check(driver().stream_synchronize(stream_), "run"); }
+
+void CudaStream::drain() noexcept { driver().stream_synchronize(stream_); }
 
 void CudaStream::wait_for(CUstream_st* other) {
   CUevent_st* event = nullptr;

@@ -18,7 +18,7 @@ struct CUgraphExec_st;
 
 namespace mmedge {
 
-using DevicePointer = unsigned long long;  // as the driver has it
+using DevicePointer = std::byte*;  // of memory that the processor may not touch
 
 // A GPU and its primary context. One object a device, never destroyed.
 class CudaDevice {
@@ -72,7 +72,7 @@ class DeviceBuffer {
 
  private:
   const CudaDevice* device_;
-  DevicePointer memory_ = 0;
+  DevicePointer memory_ = nullptr;
   size_t capacity_ = 0;
 };
 
@@ -91,7 +91,7 @@ class PinnedMemory : public HostMemory {
 DevicePointer device_address(void* pinned);
 
 // Whether `pointer` is memory of this device.
-bool is_memory_of(const CudaDevice& device, DevicePointer pointer);
+bool is_memory_of(const CudaDevice& device, const void* pointer);
 
 // What was recorded of a stream, to be launched again at once.
 class CudaGraph {
@@ -119,6 +119,8 @@ class CudaStream {
   void copy_to_device(DevicePointer to, const void* from, size_t bytes);
   void copy_to_host(void* to, DevicePointer from, size_t bytes);
   void synchronize();
+  // Waits, whatever comes of what is waited for.
+  void drain() noexcept;
   // What is enqueued from now on comes after what `other` has now.
   void wait_for(CUstream_st* other);
   // What is enqueued until end_capture() is recorded instead of done. Both give false, and no exception, where the

@@ -51,8 +51,8 @@ ImageArea DeviceImage::convert(const ImageToTensorSpec& spec, const ImageFrame& 
     geometry_ = frame.geometry;
   }
   const DeviceFrame there = upload(frame, stream);
-  const char* const fault = conversion_->launch(reinterpret_cast<const int32_t*>(tables_buffer_.get()), there,
-                                                reinterpret_cast<void*>(tensor), stream.get());
+  const char* const fault =
+      conversion_->launch(reinterpret_cast<const int32_t*>(tables_buffer_.get()), there, tensor, stream.get());
   if (fault != nullptr) fail(MME_ENGINE_FAILED, "CUDA failed to convert the frame: ", fault);
   return area_;
 }
@@ -61,7 +61,7 @@ DeviceFrame DeviceImage::upload(const ImageFrame& frame, CudaStream& stream) {
   DeviceFrame there{};
   if (frame.on_device) {
     for (int plane = 0; plane < 3 && frame.rows[plane] > 0; ++plane) {
-      if (!is_memory_of(device_, reinterpret_cast<DevicePointer>(frame.planes[plane]))) {
+      if (!is_memory_of(device_, frame.planes[plane])) {
         fail(MME_INVALID_ARGUMENT, "image: plane ", plane, " is not memory of GPU ", device_.number(), " (",
              device_.name(), ")");
       }
@@ -75,7 +75,7 @@ DeviceFrame DeviceImage::upload(const ImageFrame& frame, CudaStream& stream) {
   // Where a frame of the same geometry is still on its way, nothing will use it.
   resize(staging_, total);
   auto* to = static_cast<std::byte*>(staging_.data());
-  DevicePointer base = 0;
+  DevicePointer base = nullptr;
   if (device_.integrated()) {
     base = device_address(to);
   } else {

@@ -1,6 +1,7 @@
 #include "engine/engine_store.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -55,10 +56,15 @@ bool read_record(const fs::path& path, const std::string& graph_sha256, Record& 
   return true;
 }
 
-// The first numbers of a version, as getInferLibVersion() would have them.
+// The first three numbers of a version, as getInferLibVersion() would have them.
 int version_number(const std::string& text) {
   int parts[3] = {};
-  std::sscanf(text.c_str(), "%d.%d.%d", &parts[0], &parts[1], &parts[2]);
+  const char* from = text.data();
+  const char* const end = from + text.size();
+  for (int& part : parts) {
+    from = std::from_chars(from, end, part).ptr;
+    if (from != end) ++from;  // over the dot
+  }
   return parts[0] * 10000 + parts[1] * 100 + parts[2];
 }
 

@@ -1,6 +1,7 @@
 // Graphs on TensorRT: an engine from mmedge build, its tensors on the device, and a CUDA graph of every shape.
 #include <algorithm>
 #include <list>
+#include <tuple>
 
 #include "engine/cuda_driver.h"
 #include "engine/device_image.h"
@@ -19,18 +20,18 @@ constexpr size_t kMostVariants = 16;
 struct Binding {
   Tensor* tensor = nullptr;
   const void* data = nullptr;
-  std::vector<int64_t> shape;  // with the batch dimension
-  DevicePointer address = 0;   // what the engine is told
-  bool copied = false;         // between the tensor and a buffer of ours, in each run
+  std::vector<int64_t> shape;       // with the batch dimension
+  DevicePointer address = nullptr;  // what the engine is told
+  bool copied = false;              // between the tensor and a buffer of ours, in each run
 };
 
 // The state for one set of input shapes: what a context has recorded of a stream is of the shapes it had then.
 struct Variant {
   std::vector<std::vector<int64_t>> shapes;
   std::unique_ptr<TensorrtContext> context;
-  std::vector<DevicePointer> addresses;  // that the context was told, and where the host's tensors lie
-  bool ran = false;                      // at those
-  std::unique_ptr<CudaGraph> graph;      // of a run at those
+  std::vector<const void*> addresses;  // that the context was told, and where the host's tensors lie
+  bool ran = false;                    // at those
+  std::unique_ptr<CudaGraph> graph;    // of a run at those
 };
 
 class TensorrtExecution : public Execution {
@@ -55,14 +56,11 @@ class TensorrtExecution : public Execution {
 
   ~TensorrtExecution() override {
     if (exiting()) {
-      for (Variant& variant : variants_) static_cast<void>(variant.context.release());
+      for (Variant& variant : variants_) std::ignore = variant.context.release();
       return;
     }
     const CudaScope scope(device_);
-    try {
-      stream_.synchronize();  // a frame that was set and never run may still be converted
-    } catch (const Error&) {  // nothing runs any more then
-    }
+    stream_.drain();  // a frame that was set and never run may still be converted
     variants_.clear();
   }
 
@@ -74,12 +72,11 @@ class TensorrtExecution : public Execution {
 
   void bind_device_input(size_t index, const void* data, std::span<const int64_t> shape) override {
     const CudaScope scope(device_);
-    const auto address = reinterpret_cast<DevicePointer>(data);
-    if (!is_memory_of(device_, address)) {
+    if (!is_memory_of(device_, data)) {
       fail(MME_INVALID_ARGUMENT, "the tensor's data is not memory of GPU ", device_.number(), " (", device_.name(),
            ")");
     }
-    bind_address(index, data, address, shape);
+    bind_address(index, data, static_cast<DevicePointer>(const_cast<void*>(data)), shape);  // it is only read
   }
 
   bool converts_images() const override { return device_image_conversion() != nullptr; }
@@ -102,7 +99,7 @@ class TensorrtExecution : public Execution {
     stream_.wait_for(stream);
   }
 
-  const void* device_output(size_t index) const override { return reinterpret_cast<void*>(outputs_[index].address); }
+  const void* device_output(size_t index) const override { return outputs_[index].address; }
   std::span<const LayerTime> layer_times() const override { return layer_times_; }
 
   void run() override {
@@ -153,12 +150,14 @@ class TensorrtExecution : public Execution {
   // The context for what is bound now, told of it.
   void choose_variant() {
     std::vector<std::vector<int64_t>> shapes;
-    std::vector<DevicePointer> addresses;
+    std::vector<const void*> addresses;
+    shapes.reserve(inputs_.size());
+    addresses.reserve(2 * (inputs_.size() + outputs_.size()));
     for (const Binding& input : inputs_) shapes.push_back(input.shape);
     for (const auto* bindings : {&inputs_, &outputs_}) {
       for (const Binding& binding : *bindings) {
         addresses.push_back(binding.address);
-        addresses.push_back(reinterpret_cast<DevicePointer>(binding.data));
+        addresses.push_back(binding.data);
       }
     }
     auto found =
@@ -181,7 +180,7 @@ class TensorrtExecution : public Execution {
 
   Variant make_variant(std::vector<std::vector<int64_t>> shapes) {
     Variant variant;
-    variant.context.reset(engine_.create_context(reinterpret_cast<void*>(scratch_.get())));
+    variant.context.reset(engine_.create_context(scratch_.get()));
     if (variant.context == nullptr) refuse("make a context");
     for (size_t i = 0; i < shapes.size(); ++i) {
       const std::string& name = engine_.inputs()[i].name;
@@ -196,7 +195,7 @@ class TensorrtExecution : public Execution {
 
   void tell_addresses() {
     const auto tell = [this](const PortInfo& port, const Binding& binding) {
-      if (!variant_->context->set_address(port.name.c_str(), reinterpret_cast<void*>(binding.address))) {
+      if (!variant_->context->set_address(port.name.c_str(), binding.address)) {
         refuse("take the address of \"", port.name, "\"");
       }
     };
@@ -277,7 +276,7 @@ class TensorrtGraph : public Graph {
 
   ~TensorrtGraph() override {
     if (exiting()) {
-      static_cast<void>(engine_.release());
+      std::ignore = engine_.release();
       return;
     }
     const CudaScope scope(device_);

@@ -28,7 +28,7 @@ class Cameras {
     const size_t half_width = (width + 1) / 2, half_height = (height + 1) / 2;
     std::mt19937 random(seed);
     for (size_t i = 0; i < count; ++i) {
-      frames_.push_back({geometry, {}, {}});
+      frames_.push_back({geometry, {}, {}, {}, {}, false});
       device_.push_back({});
       int planes = 0;
       const auto add = [&](size_t row, size_t rows) {
