@@ -70,7 +70,7 @@ Driver open_driver() {
   void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     fail(MME_ENGINE_UNAVAILABLE, "there is no NVIDIA driver (", dlerror(),
-         "); install it, or run on the CPU: engine \"onnxruntime\", provider \"cpu\"");
+         "); install it, or ask for engine onnxruntime and provider cpu");
   }
   Driver driver{};
   const auto find = [library](auto& function, const char* name) {
