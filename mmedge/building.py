@@ -287,7 +287,8 @@ def _for_plugin(model: bytes) -> bytes:
 
     from mmedge.export.plugins import for_plugin
 
-    return for_plugin(onnx.load_from_string(model)).SerializeToString()
+    content: bytes = for_plugin(onnx.load_from_string(model)).SerializeToString()
+    return content
 
 
 def write_whole(path: Path, content: bytes) -> None:
