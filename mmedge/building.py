@@ -4,9 +4,9 @@ GPUs that need not be here, kept in a cache.
 An engine runs on the GPUs and with the version that it was built for, and on no other: it never goes into the bundle,
 which stays the same everywhere. In the cache's folder lie, of each,
 
-    GRAPH-PRECISION-BUILDERVERSION-sm87-batch1[-vc][-hc].engine     GRAPH: 16 digits of the graph's SHA-256
-    the same .json                                                  what it is: BuiltEngine's fields, and "format"
-    BUILDERVERSION-sm87.timing                                      TensorRT's timing cache, which all builds share
+    GRAPH-PRECISION-BUILDERVERSION-sm87-batch1[-vc][-hc][-plugin].engine    GRAPH: 16 digits of the graph's SHA-256
+    the same .json                                                           what it is: BuiltEngine, and "format"
+    BUILDERVERSION-sm87.timing                                               TensorRT's timing cache, of all builds
 
 libmmedge finds engines by these names and trusts a file only as far as its record: change both with it.
 """
@@ -109,7 +109,7 @@ def build_bundle(
     folder = cache or default_cache()
     _check_writable(folder)
     gpus = "+".join("sm" + capability.replace(".", "") for capability in capabilities)
-    marks = "-vc" * options.version_compatible + "-hc" * options.hardware_compatible
+    marks = "-vc" * options.version_compatible + "-hc" * options.hardware_compatible + "-plugin" * options.plugin
     name = f"{sha256[:16]}-{graph.precision}-{options.target}{here.version}-{gpus}-batch{options.max_batch}{marks}"
     path = folder / f"{name}.engine"
     if options.workspace is None and options.optimization_level is None:

@@ -109,7 +109,10 @@ StoredEngine find_engine(const std::string& where, const std::string& graph_sha2
           entry.path().filename().string().starts_with(graph_sha256.substr(0, 16)))
         paths.push_back(entry.path());
     }
-    std::sort(paths.begin(), paths.end());
+    std::sort(paths.begin(), paths.end(), [](const fs::path& one, const fs::path& other) {
+      std::error_code gone;
+      return fs::last_write_time(one, gone) > fs::last_write_time(other, gone);
+    });
   }
   std::string others;
   Record best{};

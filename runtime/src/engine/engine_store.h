@@ -25,9 +25,9 @@ struct StoredEngine {
   bool plugin;  // it needs mmedge's
 };
 
-// `where`: an engine's file, a directory of them, or empty: mmedge/engines in the user's cache. `bundle`: for messages.
-// Throws MME_ENGINE_UNAVAILABLE where there is no engine of this graph, MME_ENGINE_FAILED where none of them was built
-// for this host or the one that was is damaged.
+// `where`: an engine's file, a directory of them, or empty: mmedge/engines in the user's cache. Of several that fit
+// equally the newest is taken. `bundle`: for messages. Throws MME_ENGINE_UNAVAILABLE where there is no engine of this
+// graph, MME_ENGINE_FAILED where none of them was built for this host or the one that was is damaged.
 StoredEngine find_engine(const std::string& where, const std::string& graph_sha256, const EngineHost& host,
                          const std::string& bundle);
 

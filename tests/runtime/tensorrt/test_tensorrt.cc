@@ -267,6 +267,29 @@ TEST_F(TensorrtTest, CompatibleEnginesRunElsewhere) {
   EXPECT_EQ(run(opened.session, kMoments[0]), expected(kMoments[0]));
 }
 
+TEST_F(TensorrtTest, OfSeveralEnginesThatFitTheNewestRuns) {
+  const auto write_aged = [&](const char* name, int hours, const json& changes = json::object()) {
+    fs::last_write_time(write_engine(name, changes).replace_extension(".json"),
+                        fs::file_time_type::clock::now() - std::chrono::hours(hours));
+  };
+  write_aged("-a", 2);
+  write_aged("-b", 1);
+  write_aged("-c", 3);
+  const auto engine = [&] {
+    Opened opened;
+    EXPECT_EQ(open(opened), MME_OK) << mme_last_error();
+    mme_model_info info{};
+    info.struct_size = sizeof info;
+    EXPECT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
+    return std::string(info.engine);
+  };
+  EXPECT_NE(engine().find("-b.engine"), std::string::npos) << engine();
+  write_aged("-d", 0, {{"version", "10.2.0.1"}, {"version_compatible", true}});  // fits less well
+  EXPECT_NE(engine().find("-b.engine"), std::string::npos) << engine();
+  write_aged("-c", 0);
+  EXPECT_NE(engine().find("-c.engine"), std::string::npos) << engine();
+}
+
 TEST_F(TensorrtTest, AMissingDamagedOrMalformedEngineIsAnErrorOfItsOwn) {
   EXPECT_NE(refusal().find("found no TensorRT engine of this bundle's graph"), std::string::npos);
   const fs::path path = write_engine();
