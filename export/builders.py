@@ -126,7 +126,9 @@ class TensorRtRtx:
         for index, name in enumerate(names):
             config.set_compute_capability(getattr(tensorrt.ComputeCapability, name), index)
 
-    def layers(self, _tensorrt: Any, logger: Any, _plan: Any) -> list[EngineLayer]:
+    def layers(
+        self, _tensorrt: Any, logger: Any, _plan: Any, _options: EngineOptions, _plugin: str
+    ) -> list[EngineLayer]:
         return [_listed(line) for line in logger.listing]
 
 
@@ -174,8 +176,17 @@ class TensorRt:
         if options.hardware_compatible:
             config.hardware_compatibility_level = tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
 
-    def layers(self, tensorrt: Any, logger: Any, plan: Any) -> list[EngineLayer]:
-        engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan)
+    def layers(self, tensorrt: Any, logger: Any, plan: Any, options: EngineOptions, plugin: str) -> list[EngineLayer]:
+        runtime = tensorrt.Runtime(logger)
+        # A version-compatible engine brings code of its own; and the plugins of a builder are not those of a runtime.
+        runtime.engine_host_code_allowed = options.version_compatible
+        if options.plugin:
+            runtime.get_plugin_registry().load_library(plugin)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineError(
+                f"TensorRT does not load the engine that it has built: {'; '.join(logger.lines['ERROR'])}"
+            )
         inspector, context = engine.create_engine_inspector(), engine.create_execution_context()
         # The types of a layer are told only where the sizes are known.
         for index in range(engine.num_io_tensors):

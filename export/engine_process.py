@@ -100,7 +100,9 @@ def answer(
     return found | {
         "warnings": logger.lines["WARNING"],
         "refused": [] if plan is not None else logger.lines["ERROR"] or ["it does not say why"],
-        "layers": [] if plan is None else [asdict(layer) for layer in builder.layers(tensorrt, logger, plan)],
+        "layers": []
+        if plan is None
+        else [asdict(layer) for layer in builder.layers(tensorrt, logger, plan, options, request["plugin"])],
     }
 
 

@@ -32,7 +32,7 @@ from mmedge.export.errors import BuilderMissing
 from mmedge.export.parity import Model, ParityReport, compare
 from mmedge.export.writing import write_bundle
 from mmedge.runtime import Session
-from mmedge.runtime.errors import EngineError, InvalidArgument, MmedgeError, ParityError
+from mmedge.runtime.errors import EngineUnavailable, InvalidArgument, MmedgeError, ParityError
 from mmedge.runtime.manifest import Graph, Input, Manifest, read_manifest
 from mmedge.runtime.native import find_library
 
@@ -171,7 +171,7 @@ def _checked(bundle: Path, built: BuiltEngine, plan: bytes) -> BuiltEngine:
         _write_engine(path, built, plan)
         try:
             session = Session(bundle, engine="tensorrt", engines=path)
-        except EngineError as error:  # such as a build of libmmedge without TensorRT: the engine is for who has one
+        except EngineUnavailable as error:  # a libmmedge without TensorRT: it is for who has one
             return replace(built, warnings=(*built.warnings, f"not compared with ONNX Runtime: {error}"))
         return replace(built, max_abs=check_engine(bundle, session, built.precision).max_abs)
 

@@ -41,33 +41,13 @@ class _DLManagedTensor(ctypes.Structure):
 
 
 _CAPSULE = b"dltensor"  # its name until a consumer takes it
-_new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-    ("PyCapsule_New", ctypes.pythonapi)
-)
 _get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
-_get_dying_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
-
-_handed_out: dict[int, tuple[Any, ...]] = {}
-"""What each managed tensor consists of and holds, by its address, until its consumer is done with it."""
 
 
-def _delete(managed: int) -> None:
-    _handed_out.pop(managed, None)
-
-
-def _drop_capsule(capsule: int) -> None:
-    if _is_valid(capsule, _CAPSULE):  # nobody took it
-        _handed_out.pop(_get_dying_pointer(capsule, _CAPSULE), None)
-
-
-_Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_callbacks = _Callback(_delete), _Callback(_drop_capsule)  # which C may call as long as they are here
-_DELETE, _DROP_CAPSULE = (ctypes.cast(callback, ctypes.c_void_p) for callback in _callbacks)
+def _managed_tensor(capsule: Any) -> _DLManagedTensor:
+    return _DLManagedTensor.from_address(_get_pointer(capsule, _CAPSULE))
 
 
 @dataclass(frozen=True)
@@ -102,23 +82,11 @@ class DeviceArray:
     def __dlpack__(self, *, copy: bool | None = None, dl_device: Any = None, **_: Any) -> Any:
         if copy or dl_device not in (None, self.__dlpack_device__()):
             raise BufferError("a DeviceArray is handed out where it lies, and not as a copy")
-        code = next(code for code, kind in _KINDS.items() if kind == self.dtype.kind)
-        shape = (ctypes.c_int64 * len(self.shape))(*self.shape)
-        tensor = _DLTensor(
-            self.pointer,
-            *self.__dlpack_device__(),
-            len(self.shape),
-            code,
-            self.dtype.itemsize * 8,
-            1,
-            ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64)),
-            None,
-            0,
-        )
-        managed = _DLManagedTensor(tensor, None, _DELETE)
-        address = ctypes.addressof(managed)
-        _handed_out[address] = (managed, shape, self)
-        return _new_capsule(address, _CAPSULE, _DROP_CAPSULE)
+        # NumPy's own capsule, which outlives this module, of an array of these addresses; then it says whose they are.
+        capsule = np.asarray(_Addresses(self.__cuda_array_interface__, self)).__dlpack__()
+        tensor = _managed_tensor(capsule).tensor
+        tensor.device_type, tensor.device_id = self.__dlpack_device__()
+        return capsule
 
 
 def from_device_tensor(tensor: Any, device: int, owner: Any) -> DeviceArray:
@@ -175,10 +143,10 @@ def address_array(value: Any) -> tuple[np.ndarray[Any, Any], int | None] | None:
             capsule = value.__dlpack__(stream=_DEFAULT_STREAM)  # which the producer has wait for its own
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             raise InvalidArgument(f"found a {type(value).__name__} that lends no memory: {error}") from error
-        found = _DLManagedTensor.from_address(_get_pointer(capsule, _CAPSULE)).tensor
+        found = _managed_tensor(capsule).tensor
         size = found.bits // 8
         interface: Any = {
-            "data": ((found.data or 0) + found.byte_offset, True),
+            "data": ((found.data or 0) + found.byte_offset, False),
             "typestr": np.dtype(f"{_KINDS.get(found.code, 'V')}{size * found.lanes}").str,
             "shape": tuple(found.shape[: found.ndim]),
             "strides": tuple(step * size for step in found.strides[: found.ndim]) if found.strides else None,
@@ -196,7 +164,7 @@ class _Addresses:
     def __init__(self, interface: Mapping[str, Any], owner: Any) -> None:
         self.__array_interface__ = {
             "version": 3,
-            "data": (interface["data"][0], True),
+            "data": (interface["data"][0], False),
             **{key: interface.get(key) for key in ("typestr", "shape", "strides")},
         }
         self.owner = owner

@@ -24,6 +24,10 @@ class EngineError(MmedgeError):
     """The inference engine is missing, too old, or failed to load or run a graph."""
 
 
+class EngineUnavailable(EngineError):
+    """What a model is to run on is not here: an engine's library, a driver, a GPU, or an engine built for it."""
+
+
 class NotFinite(EngineError):
     """A model gave NaN or an infinity."""
 

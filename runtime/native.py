@@ -30,7 +30,7 @@ _ERRORS: dict[int, type[errors.MmedgeError]] = {
     lib.MME_BUSY: errors.InvalidArgument,
     lib.MME_NOT_READY: errors.InvalidArgument,
     lib.MME_BUNDLE_INVALID: errors.BundleError,
-    lib.MME_ENGINE_UNAVAILABLE: errors.EngineError,
+    lib.MME_ENGINE_UNAVAILABLE: errors.EngineUnavailable,
     lib.MME_ENGINE_FAILED: errors.EngineError,
     lib.MME_BAD_OUTPUT: errors.NotFinite,
     lib.MME_BAD_INPUT: errors.DataError,

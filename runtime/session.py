@@ -151,7 +151,7 @@ class Session:
         if engine == "onnxruntime":
             onnxruntime = onnxruntime or find_onnxruntime()
         else:
-            tensorrt = tensorrt or find_tensorrt()
+            tensorrt = tensorrt or os.environ.get("MMEDGE_TENSORRT") or find_tensorrt()
         # The struct holds bare addresses, so the strings need a name here.
         strings = {
             name: ffi.new("char[]", path_bytes(value))

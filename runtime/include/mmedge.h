@@ -213,7 +213,8 @@ typedef enum mme_color_range {
 /** Where bytes lie. Since 0.4. */
 typedef enum mme_memory {
   MME_MEMORY_HOST = 0, /**< the processor's */
-  MME_MEMORY_CUDA = 1  /**< of the GPU that the model runs on, as cuMemAlloc or cudaMalloc gives it */
+  MME_MEMORY_CUDA = 1 /**< of the GPU that the model runs on, as cuMemAlloc or cudaMalloc gives it; of an integrated one
+                         also pinned memory of the host */
 } mme_memory;
 
 /** A frame. Row y of plane p starts at planes[p] + y * strides[p]; nothing outside the sizes[p] bytes at
@@ -507,8 +508,8 @@ MME_API mme_status mme_session_set_text(mme_session* session, const char* input,
 /** Copy a ready tensor into input `input` for the next run. After a fault the input is unset.
  *
  * One in #MME_MEMORY_CUDA is not copied, and its elements are not looked at: the engine reads it where it lies, so it
- * must stay there until the run has ended. It must be complete on the session's stream; without a stream in the
- * session's options, complete altogether.
+ * must stay there until the run has ended, and begin at a multiple of 256 bytes. It must be complete, or come before
+ * the run by its stream: the session's own, or one given to mme_session_wait_stream().
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT there is no such input, data or shape is NULL, type, shape or size do not fit, or the

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu.gpu_arrays import to_gpu
+from gpu.gpu_arrays import to_gpu, to_host
 from gpu.test_kernels import device_count
 
 import mmedge
@@ -55,13 +55,18 @@ def test_arrays_of_the_gpu_go_in_and_out(session: mmedge.Session) -> None:
     there = to_gpu(image)
     for _ in range(3):
         np.testing.assert_array_equal(session.run(tensors={"image": there}).outputs["logits"], expected)
-    output = session.device_output("logits")
+    np.testing.assert_array_equal(to_host(session.device_output("logits")), expected)
+
+
+def test_tensors_of_pytorch_go_in_and_out(session: mmedge.Session) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
-        pytest.skip("needs a PyTorch with CUDA, to read the output")
-    np.testing.assert_array_equal(torch.from_dlpack(output).cpu().numpy(), expected)
+        pytest.skip("needs a PyTorch with CUDA")
+    image = np.random.default_rng(0).standard_normal((1, 32, 32), np.float32)
+    expected = session.run(tensors={"image": image}).outputs["logits"]
     there = torch.from_numpy(image).cuda()
     np.testing.assert_array_equal(session.run(tensors={"image": there}).outputs["logits"], expected)
+    np.testing.assert_array_equal(torch.from_dlpack(session.device_output("logits")).cpu().numpy(), expected)
 
 
 def test_host_memory_is_not_taken_for_the_gpus(session: mmedge.Session) -> None:

@@ -20,10 +20,14 @@ size_t aligned(size_t bytes) { return (bytes + kRowAlignment - 1) / kRowAlignmen
 
 }  // namespace
 
-MakeDeviceImageConversion device_image_conversion() {
-  static void* const library = dlopen("libmmedge_cuda.so", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return nullptr;
-  return reinterpret_cast<MakeDeviceImageConversion>(dlsym(library, kMakeDeviceImageConversion));
+const DeviceImageLibrary& device_image_conversion() {
+  static const auto& opened = *new DeviceImageLibrary([] {
+    void* library = dlopen("libmmedge_cuda.so", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) return DeviceImageLibrary{nullptr, dlerror()};
+    const auto make = reinterpret_cast<MakeDeviceImageConversion>(dlsym(library, kMakeDeviceImageConversion));
+    return DeviceImageLibrary{make, make ? "" : "libmmedge_cuda.so is of another version of mmedge"};
+  }());
+  return opened;
 }
 
 DeviceImage::DeviceImage(const CudaDevice& device, MakeDeviceImageConversion make)

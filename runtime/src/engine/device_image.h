@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "engine/cuda_driver.h"
 #include "engine/cuda_kernels.h"
@@ -10,8 +11,12 @@
 
 namespace mmedge {
 
-// The function of libmmedge_cuda.so; null where this build of mmedge has none.
-MakeDeviceImageConversion device_image_conversion();
+// The function of libmmedge_cuda.so; null where it cannot be had, and why.
+struct DeviceImageLibrary {
+  MakeDeviceImageConversion make;
+  std::string fault;
+};
+const DeviceImageLibrary& device_image_conversion();
 
 // Used by one thread at a time, in the device's context.
 class DeviceImage {

@@ -1,11 +1,16 @@
 #include "engine/engine_store.h"
 
+#include <pwd.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "error.h"
 #include "sha256.h"
@@ -27,12 +32,18 @@ struct Record {
 };
 
 fs::path users_cache() {
-  const auto variable = [](const char* name) -> std::string {
-    const char* value = std::getenv(name);
-    return value == nullptr ? "" : value;
-  };
-  const std::string cache = variable("XDG_CACHE_HOME");
-  return (cache.empty() ? fs::path(variable("HOME")) / ".cache" : fs::path(cache)) / "mmedge" / "engines";
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && fs::path(cache).is_absolute()) return fs::path(cache) / "mmedge" / "engines";
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == '\0') {
+    const passwd* user = getpwuid(getuid());
+    home = user == nullptr ? nullptr : user->pw_dir;
+  }
+  // Engines are native code: never from wherever the process happens to be.
+  if (home == nullptr || !fs::path(home).is_absolute()) {
+    fail(MME_ENGINE_UNAVAILABLE, "this user has no home directory to look for engines in; name the folder");
+  }
+  return fs::path(home) / ".cache" / "mmedge" / "engines";
 }
 
 std::vector<uint8_t> read_file(const fs::path& path) {
@@ -56,25 +67,23 @@ bool read_record(const fs::path& path, const std::string& graph_sha256, Record& 
   return true;
 }
 
-// The first three numbers of a version, as getInferLibVersion() would have them.
-int version_number(const std::string& text) {
-  int parts[3] = {};
+// The numbers of a version, 0 where it ends.
+std::array<int, 4> version_numbers(const std::string& text) {
+  std::array<int, 4> numbers{};
   const char* from = text.data();
   const char* const end = from + text.size();
-  for (int& part : parts) {
-    from = std::from_chars(from, end, part).ptr;
+  for (int& number : numbers) {
+    from = std::from_chars(from, end, number).ptr;
     if (from != end) ++from;  // over the dot
   }
-  return parts[0] * 10000 + parts[1] * 100 + parts[2];
+  return numbers;
 }
 
 // 0: it does not run here; 1: it was built to run elsewhere too; 2: it was built for this.
 int fit(const Record& record, const EngineHost& host) {
-  const int built = version_number(record.version);
-  const bool same_version = built == host.version;
-  if (!same_version && !(record.version_compatible && built / 10000 == host.version / 10000 && built < host.version)) {
-    return 0;
-  }
+  const auto built = version_numbers(record.version), here = version_numbers(host.version);
+  const bool same_version = built == here;
+  if (!same_version && !(record.version_compatible && built[0] == here[0] && built < here)) return 0;
   const auto& built_for = record.compute_capabilities;
   const bool same_gpu = std::find(built_for.begin(), built_for.end(), host.compute_capability) != built_for.end();
   // Hardware-compatible engines run on Ampere and what came after it.
@@ -90,34 +99,28 @@ std::string describe(const Record& record) {
 
 }  // namespace
 
-std::string tensorrt_version_text(int version) {
-  return concat(version / 10000, ".", version / 100 % 100, ".", version % 100);
-}
-
 StoredEngine find_engine(const std::string& where, const std::string& graph_sha256, const EngineHost& host,
                          const std::string& bundle) {
   const fs::path place = where.empty() ? users_cache() : fs::path(where);
   const std::string remedy = concat("; build one here: mmedge build ", bundle, " --target tensorrt");
   std::error_code error;
-  const bool asked_for = !where.empty() && !fs::is_directory(place, error);
-  std::vector<fs::path> paths;
+  const bool asked_for = place.extension() == ".engine" && !fs::is_directory(place, error);
+  std::vector<std::pair<fs::file_time_type, fs::path>> paths;
   if (asked_for) {
-    paths.push_back(fs::path(place).replace_extension(".json"));
+    const fs::path record = fs::path(place).replace_extension(".json");
+    if (fs::exists(record, error)) paths.emplace_back(fs::file_time_type{}, record);
   } else {
     for (const auto& entry : fs::directory_iterator(place, error)) {
       if (entry.path().extension() == ".json" &&
           entry.path().filename().string().starts_with(graph_sha256.substr(0, 16)))
-        paths.push_back(entry.path());
+        paths.emplace_back(fs::last_write_time(entry.path(), error), entry.path());
     }
-    std::sort(paths.begin(), paths.end(), [](const fs::path& one, const fs::path& other) {
-      std::error_code gone;
-      return fs::last_write_time(one, gone) > fs::last_write_time(other, gone);
-    });
+    std::sort(paths.rbegin(), paths.rend());  // the newest first
   }
   std::string others;
   Record best{};
   int best_fit = 0;
-  for (const fs::path& path : paths) {
+  for (const auto& [_, path] : paths) {
     Record record{};
     try {
       if (!read_record(path, graph_sha256, record)) continue;
@@ -134,8 +137,8 @@ StoredEngine find_engine(const std::string& where, const std::string& graph_sha2
     }
   }
   if (best_fit == 0 && !others.empty()) {
-    fail(MME_ENGINE_FAILED, others, "; found TensorRT ", tensorrt_version_text(host.version),
-         " and compute capability ", host.compute_capability, " (", host.gpu, ")", remedy);
+    fail(MME_ENGINE_FAILED, others, "; found TensorRT ", host.version, " and compute capability ",
+         host.compute_capability, " (", host.gpu, ")", remedy);
   }
   if (best_fit == 0) {
     fail(MME_ENGINE_UNAVAILABLE, "found no TensorRT engine of this bundle's graph (", graph_sha256.substr(0, 16),

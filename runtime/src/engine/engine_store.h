@@ -13,7 +13,7 @@ namespace mmedge {
 
 // What runs here.
 struct EngineHost {
-  int version;                     // of TensorRT, as getInferLibVersion() has it: 100300 is 10.3.0
+  std::string version;             // of TensorRT, all four numbers, such as "10.3.0.30"
   std::string compute_capability;  // such as "8.7"
   std::string gpu;                 // its name, for messages
 };
@@ -30,8 +30,5 @@ struct StoredEngine {
 // graph, MME_ENGINE_FAILED where none of them was built for this host or the one that was is damaged.
 StoredEngine find_engine(const std::string& where, const std::string& graph_sha256, const EngineHost& host,
                          const std::string& bundle);
-
-// Such as "10.3.0".
-std::string tensorrt_version_text(int version);
 
 }  // namespace mmedge

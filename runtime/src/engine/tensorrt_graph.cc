@@ -14,7 +14,8 @@
 namespace mmedge {
 namespace {
 
-constexpr size_t kMostVariants = 16;
+constexpr size_t kMostVariants = 16, kMostRecordings = 8;
+constexpr size_t kAlignment = 256;  // of the addresses that TensorRT takes
 
 // What a port is bound to: a tensor of the host, or the caller's own device memory.
 struct Binding {
@@ -25,14 +26,33 @@ struct Binding {
   bool copied = false;              // between the tensor and a buffer of ours, in each run
 };
 
+// A run at these addresses, of the engine's tensors and of the host's.
+struct Recording {
+  std::vector<const void*> addresses;
+  bool ran = false;
+  std::unique_ptr<CudaGraph> graph;
+};
+
 // The state for one set of input shapes: what a context has recorded of a stream is of the shapes it had then.
 struct Variant {
-  std::vector<std::vector<int64_t>> shapes;
+  std::vector<int64_t> shapes;  // of all inputs, one after the other
   std::unique_ptr<TensorrtContext> context;
-  std::vector<const void*> addresses;  // that the context was told, and where the host's tensors lie
-  bool ran = false;                    // at those
-  std::unique_ptr<CudaGraph> graph;    // of a run at those
+  std::vector<const void*> told;  // addresses, as in the last recording that was chosen; empty where not all were taken
+  std::list<Recording> recordings;  // used last first
 };
+
+// The element that `is_it` finds, or else one that `make` makes, moved to the front of a list of at most so many.
+template <class Element, class IsIt, class Make>
+Element& bring_to_front(std::list<Element>& list, size_t most, IsIt is_it, Make make) {
+  const auto found = std::find_if(list.begin(), list.end(), is_it);
+  if (found != list.end()) {
+    list.splice(list.begin(), list, found);
+  } else {
+    list.push_front(make());
+    if (list.size() > most) list.pop_back();
+  }
+  return list.front();
+}
 
 class TensorrtExecution : public Execution {
  public:
@@ -76,10 +96,14 @@ class TensorrtExecution : public Execution {
       fail(MME_INVALID_ARGUMENT, "the tensor's data is not memory of GPU ", device_.number(), " (", device_.name(),
            ")");
     }
+    if (reinterpret_cast<uintptr_t>(data) % kAlignment != 0) {
+      fail(MME_INVALID_ARGUMENT, "the tensor's data begins at ", data,
+           "; TensorRT takes addresses that are a multiple of ", kAlignment, " bytes: copy it to memory of its own");
+    }
     bind_address(index, data, static_cast<DevicePointer>(const_cast<void*>(data)), shape);  // it is only read
   }
 
-  bool converts_images() const override { return device_image_conversion() != nullptr; }
+  bool converts_images() const override { return device_image_conversion().make != nullptr; }
 
   ImageArea convert_image(size_t index, const ImageToTensorSpec& spec, const ImageFrame& frame,
                           std::span<const int64_t> shape) override {
@@ -88,7 +112,7 @@ class TensorrtExecution : public Execution {
     for (const int64_t size : shape) bytes *= static_cast<size_t>(size);
     buffers_[index].reserve(bytes);
     std::unique_ptr<DeviceImage>& image = images_[index];
-    if (image == nullptr) image = std::make_unique<DeviceImage>(device_, device_image_conversion());
+    if (image == nullptr) image = std::make_unique<DeviceImage>(device_, device_image_conversion().make);
     const ImageArea area = image->convert(spec, frame, buffers_[index].get(), stream_);
     bind_address(index, nullptr, buffers_[index].get(), shape);
     return area;
@@ -107,89 +131,86 @@ class TensorrtExecution : public Execution {
     const CudaScope scope(device_);
     layer_times_.clear();
     if (changed_) choose_variant();
-    if (variant_->graph != nullptr) {
-      stream_.launch(*variant_->graph);
-    } else if (!records_ || !variant_->ran || !record()) {
+    if (recording_->graph != nullptr) {
+      stream_.launch(*recording_->graph);
+    } else if (!records_ || !recording_->ran || !record()) {
       enqueue();
     }
     stream_.synchronize();
-    variant_->ran = true;
+    recording_->ran = true;
   }
 
  private:
-  static std::vector<int64_t> batched(std::span<const int64_t> shape) {
-    std::vector<int64_t> result{1};
-    result.insert(result.end(), shape.begin(), shape.end());
-    return result;
+  static bool is_batched(std::span<const int64_t> batched, std::span<const int64_t> shape) {
+    return !batched.empty() && std::ranges::equal(batched.subspan(1), shape);
   }
 
   void bind(Binding& binding, DeviceBuffer& buffer, Tensor& tensor) {
-    const auto shape = tensor.shape();
-    if (binding.tensor == &tensor && binding.data == tensor.data() && binding.shape.size() == shape.size() + 1 &&
-        std::equal(shape.begin(), shape.end(), binding.shape.begin() + 1)) {
-      return;
-    }
+    if (binding.tensor == &tensor && binding.data == tensor.data() && is_batched(binding.shape, tensor.shape())) return;
     const CudaScope scope(device_);
     // On a GPU with memory of its own reading the host's over the bus would be slower than copying.
     const bool copied = !device_.integrated();
     if (copied) buffer.reserve(tensor.bytes());
-    binding = {&tensor, tensor.data(), batched(shape), copied ? buffer.get() : device_address(tensor.data()), copied};
-    changed_ = true;
+    rebind(binding, &tensor, tensor.data(), copied ? buffer.get() : device_address(tensor.data()), copied,
+           tensor.shape());
   }
 
   void bind_address(size_t index, const void* data, DevicePointer address, std::span<const int64_t> shape) {
     Binding& input = inputs_[index];
-    if (input.tensor == nullptr && input.data == data && input.address == address && !input.shape.empty() &&
-        std::ranges::equal(shape, std::span(input.shape).subspan(1))) {
+    if (input.tensor == nullptr && input.data == data && input.address == address && is_batched(input.shape, shape)) {
       return;
     }
-    input = {nullptr, data, batched(shape), address, false};
+    rebind(input, nullptr, data, address, false, shape);
+  }
+
+  void rebind(Binding& binding, Tensor* tensor, const void* data, DevicePointer address, bool copied,
+              std::span<const int64_t> shape) {
+    binding.tensor = tensor;
+    binding.data = data;
+    binding.address = address;
+    binding.copied = copied;
+    binding.shape.assign(1, 1);
+    binding.shape.insert(binding.shape.end(), shape.begin(), shape.end());
     changed_ = true;
   }
 
   // The context for what is bound now, told of it.
   void choose_variant() {
-    std::vector<std::vector<int64_t>> shapes;
-    std::vector<const void*> addresses;
-    shapes.reserve(inputs_.size());
-    addresses.reserve(2 * (inputs_.size() + outputs_.size()));
-    for (const Binding& input : inputs_) shapes.push_back(input.shape);
+    shapes_.clear();
+    addresses_.clear();
+    for (const Binding& input : inputs_) shapes_.insert(shapes_.end(), input.shape.begin(), input.shape.end());
     for (const auto* bindings : {&inputs_, &outputs_}) {
       for (const Binding& binding : *bindings) {
-        addresses.push_back(binding.address);
-        addresses.push_back(binding.data);
+        addresses_.push_back(binding.address);
+        addresses_.push_back(binding.data);
       }
     }
-    auto found =
-        std::find_if(variants_.begin(), variants_.end(), [&](const Variant& known) { return known.shapes == shapes; });
-    if (found == variants_.end()) {
-      if (variants_.size() == kMostVariants) variants_.pop_back();
-      variants_.push_front(make_variant(std::move(shapes)));
-      found = variants_.begin();
-    }
-    variants_.splice(variants_.begin(), variants_, found);
-    variant_ = &variants_.front();
-    if (variant_->addresses != addresses) {
-      variant_->graph.reset();
-      variant_->ran = false;
+    variant_ = &bring_to_front(
+        variants_, kMostVariants, [this](const Variant& known) { return known.shapes == shapes_; },
+        [this] { return make_variant(); });
+    if (variant_->told != addresses_) {
+      variant_->told.clear();  // should one of them be refused
       tell_addresses();
-      variant_->addresses = std::move(addresses);
+      variant_->told = addresses_;
     }
+    recording_ = &bring_to_front(
+        variant_->recordings, kMostRecordings, [this](const Recording& known) { return known.addresses == addresses_; },
+        [this] { return Recording{addresses_, false, nullptr}; });
     changed_ = false;
   }
 
-  Variant make_variant(std::vector<std::vector<int64_t>> shapes) {
+  Variant make_variant() {
     Variant variant;
     variant.context.reset(engine_.create_context(scratch_.get()));
     if (variant.context == nullptr) refuse("make a context");
-    for (size_t i = 0; i < shapes.size(); ++i) {
+    for (size_t i = 0; i < inputs_.size(); ++i) {
       const std::string& name = engine_.inputs()[i].name;
-      if (!variant.context->set_shape(name.c_str(), shapes[i].data(), shapes[i].size())) {
+      if (!variant.context->set_shape(name.c_str(), inputs_[i].shape.data(), inputs_[i].shape.size())) {
         refuse("take the size of input \"", name, "\", which the engine was not built for");
       }
     }
     if (profiles_) variant.context->profile(layer_times_);
-    variant.shapes = std::move(shapes);
+    variant.shapes = shapes_;
     return variant;
   }
 
@@ -215,19 +236,24 @@ class TensorrtExecution : public Execution {
 
   // Whether the run was recorded, and launched. TensorRT wants one run at the same shapes first.
   bool record() {
-    records_ = false;  // what cannot be recorded once will not be later
-    if (!stream_.begin_capture()) return false;
+    if (!stream_.begin_capture()) {
+      records_ = false;  // nor will it be recorded later
+      return false;
+    }
     try {
       enqueue();
     } catch (const Error&) {
       stream_.end_capture();
-      return false;
+      records_ = false;
+      return false;  // if there is more to it than recording, the run that follows says so
+    } catch (...) {  // a lack of memory, which may pass
+      stream_.end_capture();
+      throw;
     }
-    variant_->graph = stream_.end_capture();
-    if (variant_->graph == nullptr) return false;
-    records_ = true;
-    stream_.launch(*variant_->graph);
-    return true;
+    recording_->graph = stream_.end_capture();
+    records_ = recording_->graph != nullptr;
+    if (records_) stream_.launch(*recording_->graph);
+    return records_;
   }
 
   template <class... Parts>
@@ -245,7 +271,10 @@ class TensorrtExecution : public Execution {
   std::vector<LayerTime> layer_times_;
   std::list<Variant> variants_;  // used last first
   Variant* variant_ = nullptr;
-  bool changed_ = true;  // something was bound since the last run
+  Recording* recording_ = nullptr;
+  std::vector<int64_t> shapes_;         // of what is bound,
+  std::vector<const void*> addresses_;  // and where
+  bool changed_ = true;                 // something was bound since the last run
   bool records_, profiles_;
 };
 
@@ -256,7 +285,7 @@ class TensorrtGraph : public Graph {
         memory_(device),
         description_(concat(library.description, ", ", stored.path.filename().string(), " on ", device.name(),
                             ", images converted by the ",
-                            device_image_conversion() ? "GPU" : "CPU: this build of mmedge has no libmmedge_cuda.so")) {
+                            device_image_conversion().make ? "GPU" : "CPU: " + device_image_conversion().fault)) {
     const LoadTensorrtEngine load = tensorrt_backend(library);
     const std::string plugin = stored.plugin ? tensorrt_plugin() : "";
     std::string errors;

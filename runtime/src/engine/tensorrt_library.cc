@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <mutex>
 
-#include "engine/engine_store.h"
 #include "error.h"
 
 namespace mmedge {
@@ -41,13 +40,15 @@ TensorrtLibrary open_library(const std::string& requested) {
   if (get_version == nullptr) {
     fail(MME_ENGINE_UNAVAILABLE, candidates.back(), " is not TensorRT: it has no getInferLibVersion");
   }
-  const int version = get_version();
+  const int number = get_version();  // 100300 is 10.3.0
+  const auto get_build = reinterpret_cast<int (*)()>(dlsym(handle, "getInferLibBuildVersion"));
+  const std::string version =
+      concat(number / 10000, ".", number / 100 % 100, ".", number % 100, ".", get_build == nullptr ? 0 : get_build());
   const std::string file = file_of(reinterpret_cast<const void*>(get_version), candidates.back());
-  if (version < kOldest || version >= kBeyond) {
-    fail(MME_ENGINE_UNAVAILABLE, "found TensorRT ", tensorrt_version_text(version), " (", file,
-         "); mmedge runs on 10.3 to 11");
+  if (number < kOldest || number >= kBeyond) {
+    fail(MME_ENGINE_UNAVAILABLE, "found TensorRT ", version, " (", file, "); mmedge runs on 10.3 to 11");
   }
-  return {handle, version, requested, file, concat("TensorRT ", tensorrt_version_text(version), " (", file, ")")};
+  return {handle, number / 10000, version, requested, file, concat("TensorRT ", version, " (", file, ")")};
 }
 
 }  // namespace
@@ -67,11 +68,11 @@ const TensorrtLibrary& tensorrt_library(const std::string& requested) {
 
 // Our own libraries lie beside this one, where its run path leads.
 LoadTensorrtEngine tensorrt_backend(const TensorrtLibrary& library) {
-  const std::string name = concat("libmmedge_tensorrt", library.version / 10000, ".so");
+  const std::string name = concat("libmmedge_tensorrt", library.major, ".so");
   void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     fail(MME_ENGINE_UNAVAILABLE, "found ", library.description, ", but this build of mmedge has no ", name, " (",
-         dlerror(), "); build mmedge where NvInfer.h of TensorRT ", library.version / 10000,
+         dlerror(), "); build mmedge where NvInfer.h of TensorRT ", library.major,
          " is, or with -DTENSORRT_INCLUDE_DIRS=...");
   }
   const auto load = reinterpret_cast<LoadTensorrtEngine>(dlsym(handle, kLoadTensorrtEngine));

@@ -9,7 +9,8 @@ namespace mmedge {
 
 struct TensorrtLibrary {
   void* handle;
-  int version;  // 100300 is 10.3.0
+  int major;
+  std::string version;  // such as "10.3.0.30"
   std::string requested, file;
   std::string description;
 };

@@ -4,7 +4,7 @@
 // A stream keeps what is enqueued until it is waited for, and device memory can be touched only meanwhile: who forgets
 // to wait, copies from the host's side or takes one kind of memory for the other crashes or reads old values. The
 // environment says what the GPU is: MMEDGE_TEST_GPU, words of "integrated", "sm_MAJOR.MINOR", "refuses-capture",
-// "memory=BYTES".
+// "memory=BYTES", "no-memory-in-capture".
 #include <sys/mman.h>
 
 #include <cstdint>
@@ -52,6 +52,10 @@ std::map<void*, size_t> pinned_memory;
 std::map<std::string, int> counts;
 CUctx_st context;
 CUstream_st default_stream;
+
+// NULL and the two handles that CUDA has for its default streams.
+CUstream_st* stream_of(CUstream_st* given) { return reinterpret_cast<uintptr_t>(given) <= 2 ? &default_stream : given; }
+
 thread_local std::vector<CUctx_st*> current;
 
 std::string word(const std::string& prefix, const std::string& otherwise = "") {
@@ -79,6 +83,8 @@ void touchable(bool yes) {
 
 int enqueue(CUstream_st* stream, Work work) {
   if (outside_context()) return kInvalidContext;
+  stream = stream_of(stream);
+  if (stream->recorded != nullptr && has("no-memory-in-capture")) return kOutOfMemory;
   (stream->recorded ? *stream->recorded : stream->waiting).push_back(std::move(work));
   return kSuccess;
 }
@@ -203,8 +209,9 @@ int cuMemHostGetDevicePointer_v2(Pointer* address, void* memory, unsigned) {
 }
 int cuPointerGetAttribute(void* value, int attribute, Pointer pointer) {
   const std::scoped_lock lock(mutex);
-  if (!inside_device(pointer, 1)) return kInvalidValue;
-  *static_cast<int*>(value) = attribute == 2 ? 2 : 0;
+  const bool on_device = inside_device(pointer, 1);
+  if (!on_device && !inside_pinned(reinterpret_cast<void*>(pointer), 1)) return kInvalidValue;
+  *static_cast<int*>(value) = attribute != 2 ? 0 : on_device ? 2 : 1;
   return kSuccess;
 }
 int cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, CUstream_st* stream) {
@@ -228,9 +235,9 @@ int cuStreamDestroy_v2(CUstream_st* stream) {
 }
 int cuStreamSynchronize(CUstream_st* stream) {
   const std::scoped_lock lock(mutex);
-  if (outside_context() || stream->recorded) return kInvalidContext;
+  if (outside_context() || stream_of(stream)->recorded) return kInvalidContext;
   touchable(true);
-  stream->work_off();
+  stream_of(stream)->work_off();
   touchable(false);
   return kSuccess;
 }
@@ -239,7 +246,7 @@ int cuEventCreate(CUevent_st** event, unsigned) {
   return outside_context() ? kInvalidContext : kSuccess;
 }
 int cuEventRecord(CUevent_st* event, CUstream_st* stream) {
-  event->stream = stream == nullptr ? &default_stream : stream;
+  event->stream = stream_of(stream);
   return kSuccess;
 }
 int cuStreamWaitEvent(CUstream_st* stream, CUevent_st* event, unsigned) {

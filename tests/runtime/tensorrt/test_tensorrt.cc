@@ -214,6 +214,41 @@ TEST_F(TensorrtTest, TheSecondRunIsRecordedAndThoseAfterItAreOneLaunchWithoutAll
   EXPECT_EQ(count("to device") - copies, gpu_is("integrated") ? 0 : 5 * 3) << "the frame, audio and presence";
 }
 
+TEST_F(TensorrtTest, AModalityThatComesAndGoesIsRecordedBothWays) {
+  write_engine();
+  Opened opened;
+  start(opened);
+  for (int i = 0; i < 2; ++i) {
+    for (const Moment& moment : kMoments) run(opened.session, moment);
+  }
+  const int launches = count("launch");
+  for (int i = 0; i < 5; ++i) {
+    for (const Moment& moment : kMoments) run(opened.session, moment);
+  }
+  EXPECT_EQ(count("launch") - launches, gpu_is("refuses-capture") ? 0 : 15);
+}
+
+TEST_F(TensorrtTest, ALackOfMemoryWhileRecordingIsToldAndPasses) {
+  write_engine();
+  Opened opened;
+  start(opened);
+  const std::vector<float> reference = run(opened.session, kMoments[0]);
+  const std::string gpu = std::getenv("MMEDGE_TEST_GPU");
+  setenv("MMEDGE_TEST_GPU", (gpu + " no-memory-in-capture").c_str(), 1);
+  mme_session_set_absent(opened.session, "image");
+  const mme_audio audio = make_audio(samples, 16000);
+  mme_session_set_audio(opened.session, "audio", &audio);
+  mme_result result{};
+  result.struct_size = sizeof result;
+  EXPECT_EQ(mme_session_run(opened.session, &result), MME_OK) << "the first at these addresses is not recorded";
+  mme_session_set_absent(opened.session, "image");
+  mme_session_set_audio(opened.session, "audio", &audio);
+  EXPECT_EQ(mme_session_run(opened.session, &result), gpu_is("discrete") ? MME_OUT_OF_MEMORY : MME_OK);
+  setenv("MMEDGE_TEST_GPU", gpu.c_str(), 1);
+  EXPECT_EQ(run(opened.session, kMoments[0]), reference);
+  EXPECT_EQ(run(opened.session, kMoments[2]), expected(kMoments[2]));
+}
+
 TEST_F(TensorrtTest, SessionsOfOneModelRunAtOnce) {
   write_engine();
   Opened first;
@@ -244,11 +279,13 @@ TEST_F(TensorrtTest, AnEngineOfAnotherGpuOrVersionIsRefusedBeforeItIsLoaded) {
   const std::string message = refusal();
   for (const std::string& part :
        {path.string(), std::string("TensorRT 10.16.1.11"), std::string("compute capability 11.0"),
-        std::string("found TensorRT 10.3.0"), std::string("compute capability 8.7 (Host GPU)"),
+        std::string("found TensorRT 10.3.0.30"), std::string("compute capability 8.7 (Host GPU)"),
         "mmedge build " + bundle_path("digits.mme").string() + " --target tensorrt"}) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   }
   write({{"version", "10.16.1.11"}, {"version_compatible", true}});  // newer than what is here
+  EXPECT_NE(refusal().find("was built for"), std::string::npos);
+  write({{"version", "10.3.0.26"}});
   EXPECT_NE(refusal().find("was built for"), std::string::npos);
   write({{"compute_capabilities", {"12.0"}}});
   EXPECT_NE(refusal().find("was built for"), std::string::npos);
@@ -302,6 +339,10 @@ TEST_F(TensorrtTest, AMissingDamagedOrMalformedEngineIsAnErrorOfItsOwn) {
   EXPECT_NE(refusal().find("found no TensorRT engine"), std::string::npos);
   folder = path;
   EXPECT_NE(refusal().find("is no record of an engine"), std::string::npos) << mme_last_error();
+  for (const char* nothing : {"/nowhere", "/nowhere/an.engine"}) {
+    folder = nothing;
+    EXPECT_NE(refusal().find("found no TensorRT engine"), std::string::npos) << mme_last_error();
+  }
   folder = path.parent_path();
 }
 
@@ -433,6 +474,37 @@ TEST_F(DeviceMemory, MayBeFilledOnAStreamThatTheSessionWaitsFor) {
   EXPECT_EQ(scores(opened.session), reference);
 }
 
+TEST_F(DeviceMemory, AfterAnAddressThatWasRefusedTheOneBeforeIsToldAgain) {
+  Opened opened;
+  start(opened);
+  const std::vector<float> values(kCount, .25F);
+  mme_tensor host = tensor(values.data());
+  host.memory = MME_MEMORY_HOST;
+  const auto run_with = [&](const mme_tensor& image, mme_status status) {
+    EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &image), MME_OK) << mme_last_error();
+    EXPECT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
+    mme_result result{};
+    result.struct_size = sizeof result;
+    EXPECT_EQ(mme_session_run(opened.session, &result), status) << mme_last_error();
+    return std::vector<float>(result.scores, result.scores + result.class_count);
+  };
+  const std::vector<float> reference = run_with(host, MME_OK);
+  fill(std::vector<float>(kCount, 3.0F));
+  driver<int (*)(void*)>("cuStreamSynchronize")(stream);
+  setenv("MMEDGE_TEST_REFUSES", "presence", 1);  // told after the image, or else the test shows nothing
+  run_with(tensor(reinterpret_cast<void*>(memory)), MME_ENGINE_FAILED);
+  unsetenv("MMEDGE_TEST_REFUSES");
+  EXPECT_EQ(run_with(host, MME_OK), reference);
+}
+
+TEST_F(DeviceMemory, WhereTensorrtCannotTakeItIsRefused) {
+  Opened opened;
+  start(opened);
+  const mme_tensor odd = tensor(reinterpret_cast<void*>(memory + 4));
+  EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &odd), MME_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(mme_last_error()).find("multiple of 256"), std::string::npos) << mme_last_error();
+}
+
 TEST_F(DeviceMemory, OfACameraIsReadWhereItLies) {
   Opened opened;
   start(opened);
@@ -455,7 +527,6 @@ TEST_F(DeviceMemory, OfACameraIsReadWhereItLies) {
 }
 
 TEST_F(DeviceMemory, OutputsAreThereToo) {
-  if (gpu_is("integrated")) GTEST_SKIP() << "there the output is host memory that the GPU sees";
   Opened opened;
   start(opened);
   run(opened.session, kMoments[0]);
@@ -465,10 +536,23 @@ TEST_F(DeviceMemory, OutputsAreThereToo) {
   ASSERT_EQ(mme_session_device_output(opened.session, 0, &device), MME_OK) << mme_last_error();
   EXPECT_EQ(device.memory, MME_MEMORY_CUDA);
   EXPECT_EQ(device.size, host.size);
-  driver<int (*)(void*, Pointer, size_t, void*)>("cuMemcpyDtoHAsync_v2")(
-      staging, reinterpret_cast<Pointer>(device.data), device.size, stream);
-  driver<int (*)(void*)>("cuStreamSynchronize")(stream);
-  EXPECT_EQ(std::memcmp(staging, host.data, host.size), 0);
+  const void* found = device.data;  // of an integrated GPU the host's
+  if (!gpu_is("integrated")) {
+    driver<int (*)(void*, Pointer, size_t, void*)>("cuMemcpyDtoHAsync_v2")(
+        staging, reinterpret_cast<Pointer>(device.data), device.size, stream);
+    driver<int (*)(void*)>("cuStreamSynchronize")(stream);
+    found = staging;
+  }
+  EXPECT_EQ(std::memcmp(found, host.data, host.size), 0);
+}
+
+TEST_F(DeviceMemory, PinnedByTheCallerIsTheGpusOwnWhereItIsIntegrated) {
+  Opened opened;
+  start(opened);
+  std::fill_n(static_cast<float*>(staging), kCount, .25F);
+  const mme_tensor pinned = tensor(staging);
+  EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &pinned),
+            gpu_is("integrated") ? MME_OK : MME_INVALID_ARGUMENT);
 }
 
 TEST_F(DeviceMemory, OfTheHostIsRefused) {
