@@ -260,6 +260,7 @@ def test_the_timing_cache_is_read_where_there_is_one_and_written(tmp_path: Path,
         "shapes": {},
         "plan": str(tmp_path / "plan"),
         "timings": str(timings),
+        "plugin": "",
     }
     command = [sys.executable, "-c", KEEPING_TIMINGS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

@@ -34,7 +34,7 @@ def test_a_real_tensorrt_without_a_driver_gives_its_version_and_says_what_is_mis
     assert spec is not None
     assert spec.origin is not None
     library = next(Path(spec.origin).parent.glob("libnvinfer_dispatch.so.*"))
-    with pytest.raises(EngineError, match=r"found TensorRT 11\.\d+\.\d+ .* but there is no NVIDIA driver"):
+    with pytest.raises(EngineError, match=r"found TensorRT 11\.\d+\.\d+\.\d+ .* but there is no NVIDIA driver"):
         mmedge.Session(digits_bundle, engine="tensorrt", tensorrt=str(library))
 
 
