@@ -18,7 +18,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     lib.MME_INT8: np.dtype(np.int8),
     lib.MME_INT32: np.dtype(np.int32),
 }
-DATA_TYPES = {dtype: data_type for data_type, dtype in DTYPES.items()}
+_DATA_TYPES = {dtype: data_type for data_type, dtype in DTYPES.items()}
 
 # DLPack's device types whose memory the processor reads: CPU, pinned by CUDA or ROCm, managed by CUDA.
 _HOST_DEVICES = (1, 3, 11, 13)
@@ -73,20 +73,29 @@ def row_stride(array: npt.NDArray[Any], what: str) -> int:
 
 def to_c_tensor(value: Any, dtype: str) -> Any:
     """An mme_tensor of `dtype` that lends the value's memory."""
-    array = as_array(value)
+    return lend_tensor(as_array(value), dtype, lib.MME_MEMORY_HOST)
+
+
+def lend_tensor(array: npt.NDArray[Any], dtype: str, memory: int) -> Any:
+    """An mme_tensor of `dtype` that lends the memory at the array's addresses, which lie in `memory`.
+
+    Raises:
+        InvalidArgument: another dtype, or not contiguous.
+    """
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise InvalidArgument(
             f"found a tensor of {array.dtype} {list(array.shape)} with strides {array.strides}; expected contiguous "
-            f"{dtype}: use np.ascontiguousarray(x, np.{dtype})"
+            f"{dtype}, as np.ascontiguousarray(x, np.{dtype}) makes it"
         )
     shape = ffi.new("int64_t[]", array.shape)
     tensor = struct(
         "mme_tensor",
-        data_type=DATA_TYPES[array.dtype],
+        data_type=_DATA_TYPES[array.dtype],
         data=ffi.cast("void *", array.ctypes.data),
         size=array.nbytes,
         rank=array.ndim,
         shape=shape,
+        memory=memory,
     )
     return holding(tensor, array, shape)
 

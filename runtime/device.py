@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mmedge.runtime.arrays import DATA_TYPES, DTYPES
+from mmedge.runtime.arrays import DTYPES, lend_tensor
 from mmedge.runtime.errors import InvalidArgument
-from mmedge.runtime.native import ffi, holding, lib, struct
+from mmedge.runtime.native import ffi, lib
 
 _DEFAULT_STREAM = 1  # CUDA's legacy default stream, as both protocols write it
 _DLPACK_CUDA = 2  # a type of device
@@ -113,22 +113,7 @@ def to_device_tensor(value: Any, dtype: str) -> LentTensor | None:
     if found is None:
         return None
     array, stream = found
-    if array.dtype != dtype or not array.flags.c_contiguous:
-        raise InvalidArgument(
-            f"found a tensor of {array.dtype} {list(array.shape)} with strides {array.strides} on the GPU; expected"
-            f" contiguous {dtype}"
-        )
-    shape = ffi.new("int64_t[]", array.shape)
-    tensor = struct(
-        "mme_tensor",
-        data_type=DATA_TYPES[array.dtype],
-        data=ffi.cast("void *", array.ctypes.data),
-        size=array.nbytes,
-        rank=array.ndim,
-        shape=shape,
-        memory=lib.MME_MEMORY_CUDA,
-    )
-    return LentTensor(holding(tensor, array, shape), stream)
+    return LentTensor(lend_tensor(array, dtype, lib.MME_MEMORY_CUDA), stream)
 
 
 def address_array(value: Any) -> tuple[np.ndarray[Any, Any], int | None] | None:
