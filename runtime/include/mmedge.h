@@ -88,7 +88,7 @@
  * | output, region, timing, preprocessor_image, preprocessor_text | nothing |
  * | set_audio, preprocessor_audio | nothing; a clip at another rate than the model's makes its resampler anew |
  * | push_audio, preprocessor_push_audio | nothing, at any rate |
- * | run | nothing of its own; the inference engine may |
+ * | run | nothing of its own, but for #MME_MEMORY_CUDA at an address not seen before; the inference engine may |
  * | mme_similarity_top_k(), mme_gallery_search() | nothing for k up to 1024 |
  * | any call that fails | its message |
  *

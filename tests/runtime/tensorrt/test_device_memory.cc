@@ -40,8 +40,13 @@ class DeviceMemory : public TensorrtTest {
   void *stream = nullptr, *staging = nullptr;
   Pointer memory = 0;
   const int64_t shape[3] = {1, 32, 32};
-  mme_tensor tensor(const void* data) const {
-    return {sizeof(mme_tensor), "", MME_FLOAT32, data, kBytes, 3, shape, MME_MEMORY_CUDA};
+  mme_tensor tensor(const void* data, int32_t where = MME_MEMORY_CUDA) const {
+    return {sizeof(mme_tensor), "", MME_FLOAT32, data, kBytes, 3, shape, where};
+  }
+  static std::vector<float> scores_of(const Opened& opened, const mme_tensor& image) {
+    EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &image), MME_OK) << mme_last_error();
+    EXPECT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
+    return scores(opened.session);
   }
 };
 
@@ -52,21 +57,15 @@ TEST_F(DeviceMemory, IsReadWhereItLiesOnTheCallersStream) {
   Opened opened;
   start(opened, &session_options);
   const mme_tensor device = tensor(reinterpret_cast<void*>(memory));
-  const auto scores_of = [&](const mme_tensor& image) {
-    EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &image), MME_OK) << mme_last_error();
-    EXPECT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
-    return scores(opened.session);
-  };
   for (size_t round = 0; round < 3; ++round) {
     std::vector<float> values(kCount);
     for (size_t i = 0; i < kCount; ++i) values[i] = static_cast<float>((i * 13 + round) % 17) / 17;
-    mme_tensor host = tensor(values.data());
-    host.memory = MME_MEMORY_HOST;
     std::vector<float> reference;
-    for (int again = 0; again < 3; ++again) reference = scores_of(host);  // the last a launch of what was recorded
+    for (int again = 0; again < 3; ++again)
+      reference = scores_of(opened, tensor(values.data(), MME_MEMORY_HOST));  // the last a launch of what was recorded
     fill(values);  // not waited for: the run is behind it on the stream
     const int copies = count("to device");
-    for (int again = 0; again < 3; ++again) EXPECT_EQ(scores_of(device), reference);
+    for (int again = 0; again < 3; ++again) EXPECT_EQ(scores_of(opened, device), reference);
     EXPECT_EQ(count("to device") - copies, 1 + (gpu_is("integrated") ? 0 : 3 * 2)) << "fill(), audio and presence";
   }
 }
@@ -75,25 +74,17 @@ TEST_F(DeviceMemory, MayBeFilledOnAStreamThatTheSessionWaitsFor) {
   Opened opened;
   start(opened);
   const std::vector<float> values(kCount, .25F);
-  mme_tensor host = tensor(values.data());
-  host.memory = MME_MEMORY_HOST;
-  ASSERT_EQ(mme_session_set_tensor(opened.session, "image", &host), MME_OK);
-  ASSERT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
-  const std::vector<float> reference = scores(opened.session);
+  const std::vector<float> reference = scores_of(opened, tensor(values.data(), MME_MEMORY_HOST));
   fill(values);
-  const mme_tensor device = tensor(reinterpret_cast<void*>(memory));
-  ASSERT_EQ(mme_session_set_tensor(opened.session, "image", &device), MME_OK);
-  ASSERT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
   ASSERT_EQ(mme_session_wait_stream(opened.session, stream), MME_OK) << mme_last_error();
-  EXPECT_EQ(scores(opened.session), reference);
+  EXPECT_EQ(scores_of(opened, tensor(reinterpret_cast<void*>(memory))), reference);
 }
 
 TEST_F(DeviceMemory, AfterAnAddressThatWasRefusedTheOneBeforeIsToldAgain) {
   Opened opened;
   start(opened);
   const std::vector<float> values(kCount, .25F);
-  mme_tensor host = tensor(values.data());
-  host.memory = MME_MEMORY_HOST;
+  const mme_tensor host = tensor(values.data(), MME_MEMORY_HOST);
   const auto run_with = [&](const mme_tensor& image, mme_status status) {
     EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &image), MME_OK) << mme_last_error();
     EXPECT_EQ(mme_session_set_absent(opened.session, "audio"), MME_OK);
