@@ -2,11 +2,13 @@
 
 Both run inside ONNX Runtime with IO binding, one thread, weights constant, taking turns in one process. A round times
 a batch of runs by this thread's CPU time, so that neither the clock nor another program's turn on the core counts; the
-figure is the median round. What Python's wrapper of a run adds to both sides, 1 us, is passed by; what ONNX Runtime
-itself takes to start a graph, 1.5 us, is in the figures. `one_absent` is the first shape with one modality missing,
-`large_batch` 64 rows of it. `int8` is QGatedFusion, features and weights in 8 bits, its features as integer encoders
-give them; `cosine_int8` the least between its rows and those in float32. MMEDGE_MAX_ISA=avx2 measures the fused
-operator as on a processor without AVX-512; ONNX Runtime keeps its own.
+figure is the median round. What Python's wrapper of a run adds to both sides, 1 us, is passed by. `start` is what ONNX
+Runtime itself takes to start a graph: a graph of the same inputs that does nothing. It is in all figures but
+`operator_ratio_int8`, how many times as long as the operator the float graph's nodes take, since a bundle's graph starts
+once for all of its nodes. `one_absent` is the first shape with one modality missing, `large_batch` 64 rows of it. `int8`
+is QGatedFusion, features and weights in 8 bits, its features as integer encoders give them; `cosine_int8` the least
+between its rows and those in float32. MMEDGE_MAX_ISA=avx2 measures the fused operator as on a processor without AVX-512;
+ONNX Runtime keeps its own.
 
     python benchmarks/bench_fusion.py --json
 """
@@ -85,29 +87,39 @@ def make_integer_model(case: Case, model: bytes) -> bytes:
     return bytes(emitted.SerializeToString())
 
 
+def make_idle_model(model: bytes) -> bytes:
+    """The same inputs, and an output that is one of them."""
+    idle = onnx.load_from_string(model)
+    graph = idle.graph
+    del graph.node[:], graph.initializer[:], idle.functions[:]
+    graph.node.append(onnx.helper.make_node("Identity", ["presence"], ["y"]))
+    graph.output[0].CopyFrom(graph.input[0])
+    graph.output[0].name = "y"
+    return bytes(idle.SerializeToString())
+
+
 class Runner:
     """A session with its inputs and its output bound once."""
 
-    def __init__(self, case: Case, fused: bool, int8: bool = False) -> None:
+    def __init__(self, case: Case, model: bytes, *, fused: bool = False, int8: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         if fused:
             options.register_custom_ops_library(find_library("libmmedge_onnxruntime.so"))
-        model = make_model(case)
-        self.session = onnxruntime.InferenceSession(
-            make_integer_model(case, model) if int8 else model, options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         rng = np.random.default_rng(1)
         present = case.present or (True,) * len(case.features)
         self.feeds: list[npt.NDArray[np.generic]] = [np.tile(np.array(present), (case.batch, 1))]
         xs = [rng.normal(size=(case.batch, count)).astype(np.float32) for count in case.features]
         self.feeds += [np.clip(np.rint(x * 127 / RANGE) + 128, 0, 255).astype(np.uint8) for x in xs] if int8 else xs
-        self.y = np.empty((case.batch, case.dim), np.float32)
+        (output,) = self.session.get_outputs()
+        is_float = output.type == "tensor(float)"
+        self.y = np.empty((case.batch, case.dim), np.float32) if is_float else np.empty(self.feeds[0].shape, np.bool_)
         self.binding = self.session.io_binding()
         self.options = onnxruntime.RunOptions()
         for port, feed in zip(self.session.get_inputs(), self.feeds, strict=True):
             self.binding.bind_input(port.name, "cpu", 0, feed.dtype, feed.shape, feed.ctypes.data)
-        self.binding.bind_output("y", "cpu", 0, np.float32, self.y.shape, self.y.ctypes.data)
+        self.binding.bind_output("y", "cpu", 0, self.y.dtype, self.y.shape, self.y.ctypes.data)
 
     def time(self, runs: int) -> float:
         """Microseconds of CPU time per run."""
@@ -119,12 +131,14 @@ class Runner:
 
 
 def measure(case: Case, rounds: int) -> dict[str, float]:
-    fused, unfused = Runner(case, fused=True), Runner(case, fused=False)
-    int8 = Runner(case, fused=True, int8=True)
+    model = make_model(case)
+    fused, unfused = Runner(case, model, fused=True), Runner(case, model)
+    int8 = Runner(case, make_integer_model(case, model), fused=True, int8=True)
+    idle = Runner(case, make_idle_model(model))
     runs = max(1, round(2000 / max(unfused.time(20), 1.0)))  # about 2 ms
-    times = [(fused.time(runs), unfused.time(runs), int8.time(runs)) for _ in range(rounds)]
+    times = [[runner.time(runs) for runner in (fused, unfused, int8, idle)] for _ in range(rounds)]
     np.testing.assert_allclose(fused.y, unfused.y, rtol=0, atol=1e-4)
-    fused_us, unfused_us, int8_us = (median(column) for column in zip(*times, strict=True))
+    fused_us, unfused_us, int8_us, start_us = (median(column) for column in zip(*times, strict=True))
     norms = np.linalg.norm(fused.y, axis=1) * np.linalg.norm(int8.y, axis=1)
     return {
         "fused_us": fused_us,
@@ -132,6 +146,8 @@ def measure(case: Case, rounds: int) -> dict[str, float]:
         "ratio": unfused_us / fused_us,
         "int8_us": int8_us,
         "ratio_int8": unfused_us / int8_us,
+        "start_us": start_us,
+        "operator_ratio_int8": (unfused_us - start_us) / (int8_us - start_us),
         "cosine_int8": float(((fused.y * int8.y).sum(axis=1) / norms).min()),
     }
 
@@ -146,8 +162,17 @@ def main() -> None:
         flat = {f"{k}_{name}" if name else k: v for name, figures in results.items() for k, v in figures.items()}
         print(json.dumps(flat, indent=2))
         return
-    columns = ("fused_us", "unfused_us", "ratio", "int8_us", "ratio_int8", "cosine_int8")
-    names = ("fused µs", "inlined µs", "ratio", "int8 µs", "ratio", "cosine")
+    columns = (
+        "fused_us",
+        "unfused_us",
+        "ratio",
+        "int8_us",
+        "ratio_int8",
+        "start_us",
+        "operator_ratio_int8",
+        "cosine_int8",
+    )
+    names = ("fused µs", "inlined µs", "ratio", "int8 µs", "ratio", "start µs", "operator's ratio", "cosine")
     table = Table("case", *names, title="GatedFusion inside ONNX Runtime")
     for name, figures in results.items():
         case = CASES[name]

@@ -32,6 +32,7 @@ from mmedge.export.errors import BuilderMissing
 from mmedge.export.parity import Model, ParityReport, compare
 from mmedge.export.writing import write_bundle
 from mmedge.runtime import Session
+from mmedge.runtime.device import device_copier
 from mmedge.runtime.errors import EngineUnavailable, InvalidArgument, MmedgeError, ParityError
 from mmedge.runtime.manifest import Graph, Input, Manifest, read_manifest
 from mmedge.runtime.native import find_library
@@ -178,7 +179,8 @@ def _checked(bundle: Path, built: BuiltEngine, plan: bytes) -> BuiltEngine:
 
 def check_engine(bundle: Path, session: Session, precision: str) -> ParityReport:
     """Compare what `session` computes with ONNX Runtime on the CPU, which is given the graph that the engine was built
-    of: random tensors, every subset of the modalities.
+    of: random tensors, every subset of the modalities. The engine reads them in the memory of the GPU where
+    `device_copier` finds what holds them there.
 
     In float32 no value may differ by more than 1e-4. In fewer bits the two round in other places; then the angle
     between their outputs must have a cosine of .99.
@@ -194,14 +196,14 @@ def check_engine(bundle: Path, session: Session, precision: str) -> ParityReport
             return random.standard_normal(shape).astype(entry.dtype)
         return random.integers(0, 10, shape).astype(entry.dtype)  # tokens of any vocabulary
 
-    def run(of: Session) -> Model:
-        return lambda sample, subset: of.run(tensors={name: sample[name] for name in subset}).outputs
+    def run(of: Session, place: Callable[[np.ndarray[Any, Any]], Any]) -> Model:
+        return lambda sample, subset: of.run(tensors={name: place(sample[name]) for name in subset}).outputs
 
     inputs = session.manifest.inputs
     samples = [(f"random sample {i}", {entry.name: draw(entry) for entry in inputs}) for i in range(CHECKED_SAMPLES)]
     report = compare(
-        run(judge),
-        run(session),
+        run(judge, lambda array: array),
+        run(session, device_copier() or (lambda array: array)),
         samples,
         [entry.name for entry in inputs],
         1e-4 if precision == "fp32" else float("inf"),

@@ -1,12 +1,14 @@
 """Arrays in a GPU's memory, in both directions, without a copy: of PyTorch, CuPy, PyCUDA, Numba, JAX or cuda-core.
 
-The one module that knows `__cuda_array_interface__` and DLPack of devices. It needs none of those packages.
+The one module that knows `__cuda_array_interface__` and DLPack of devices. It needs none of those packages but to make
+arrays of its own.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,3 +162,38 @@ def _is_on_gpu(value: Any) -> bool:
         return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) == _DLPACK_CUDA
     except (BufferError, RuntimeError, TypeError, ValueError):  # of no kind that DLPack knows
         return False
+
+
+def device_copier() -> Callable[[np.ndarray[Any, Any]], Any] | None:
+    """What copies a contiguous array into the memory of GPU 0, in the context that libmmedge uses too: PyCUDA where it
+    is installed (on a Jetson it builds against JetPack), or else cuda-core; None where neither is.
+    """
+    try:
+        from pycuda import driver, gpuarray
+    except ImportError:
+        return _copier_of_cuda_core()
+    if driver.Context.get_current() is None:
+        driver.init()
+        driver.Device(0).retain_primary_context().push()
+        atexit.register(driver.Context.pop)  # PyCUDA aborts a process that leaves one
+    return gpuarray.to_gpu  # type: ignore[no-any-return]
+
+
+def _copier_of_cuda_core() -> Callable[[np.ndarray[Any, Any]], Any] | None:
+    try:
+        from cuda.core import Device, LegacyPinnedMemoryResource
+    except ImportError:
+        return None
+    gpu = Device(0)
+    gpu.set_current()
+    stream = gpu.default_stream
+
+    def copy(array: np.ndarray[Any, Any]) -> DeviceArray:
+        there = gpu.allocate(array.nbytes, stream=stream)
+        pinned = LegacyPinnedMemoryResource().allocate(array.nbytes)
+        np.from_dlpack(pinned).view(np.uint8)[: array.nbytes] = array.reshape(-1).view(np.uint8)
+        there.copy_from(pinned, stream=stream)
+        stream.sync()
+        return DeviceArray(int(there.handle), array.shape, array.dtype, 0, there)
+
+    return copy

@@ -6,6 +6,7 @@ import onnx
 from host_gpu import needs_host_gpu, run_on_host_gpu, write_engine
 from onnx import numpy_helper
 
+from mmedge.building import CHECKED_SAMPLES
 from mmedge.calibration.half import to_half
 from mmedge.export.writing import write_bundle
 from mmedge.runtime import read_manifest
@@ -19,6 +20,51 @@ CHECK = """
     bundle, engine, precision = sys.argv[1:]
     session = Session(bundle, engine="tensorrt", engines=engine)
     print(check_engine(Path(bundle), session, precision).max_abs)
+"""
+
+# PyCUDA's calls that are used, on the stand-in of the driver.
+PYCUDA = """
+    import ctypes, sys, types
+    import numpy as np
+    from mmedge.runtime.device import DeviceArray
+
+    cuda, copies = ctypes.CDLL("libcuda.so.1"), []
+    pycuda, driver, gpuarray = (types.ModuleType(name) for name in ("pycuda", "pycuda.driver", "pycuda.gpuarray"))
+    pycuda.driver, pycuda.gpuarray = driver, gpuarray
+    sys.modules |= {"pycuda": pycuda, "pycuda.driver": driver, "pycuda.gpuarray": gpuarray}
+
+    class Context:
+        current = None
+        def __init__(self):
+            self.handle = ctypes.c_void_p()
+            assert cuda.cuDevicePrimaryCtxRetain(ctypes.byref(self.handle), 0) == 0
+        def push(self):
+            assert cuda.cuCtxPushCurrent_v2(self.handle) == 0
+            Context.current = self
+        @staticmethod
+        def get_current():
+            return Context.current
+        @staticmethod
+        def pop():
+            assert cuda.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p())) == 0
+            print("popped")
+
+    class Device:
+        def __init__(self, number):
+            assert number == 0
+        def retain_primary_context(self):
+            return Context()
+
+    def to_gpu(array):
+        staging, memory, size = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_size_t(array.nbytes)
+        assert cuda.cuMemHostAlloc(ctypes.byref(staging), size, 0) == 0
+        assert cuda.cuMemAlloc_v2(ctypes.byref(memory), size) == 0
+        ctypes.memmove(staging, array.ctypes.data, array.nbytes)
+        assert cuda.cuMemcpyHtoDAsync_v2(memory, staging, size, None) == cuda.cuStreamSynchronize(None) == 0
+        copies.append(array)
+        return DeviceArray(memory.value, array.shape, array.dtype, 0, None)
+
+    driver.Context, driver.Device, driver.init, gpuarray.to_gpu = Context, Device, lambda: cuda.cuInit(0), to_gpu
 """
 
 
@@ -35,6 +81,15 @@ def test_an_engine_that_computes_the_same_passes(digits_bundle: Path, tmp_path: 
     engine = write_engine(tmp_path, digits_bundle, (digits_bundle / "model.onnx").read_bytes())
     done = run_on_host_gpu(CHECK, digits_bundle, engine, "fp32")
     assert done.stdout == "0.0\n", done.stderr
+
+
+@needs_host_gpu
+def test_it_reads_the_memory_of_the_gpu_where_pycuda_is_installed(digits_bundle: Path, tmp_path: Path) -> None:
+    engine = write_engine(tmp_path, digits_bundle, (digits_bundle / "model.onnx").read_bytes())
+    done = run_on_host_gpu(PYCUDA + CHECK + "    print(len(copies))\n", digits_bundle, engine, "fp32")
+    subsets_of_image_and_sound = ("image", "audio"), ("image",), ("audio",)
+    tensors = CHECKED_SAMPLES * sum(map(len, subsets_of_image_and_sound))
+    assert done.stdout == f"0.0\n{tensors}\npopped\n", done.stderr
 
 
 @needs_host_gpu
