@@ -2,13 +2,14 @@
 
 Both run inside ONNX Runtime with IO binding, one thread, weights constant, taking turns in one process. A round times
 a batch of runs by this thread's CPU time, so that neither the clock nor another program's turn on the core counts; the
-figure is the median round. What Python's wrapper of a run adds to both sides, 1 us, is passed by. `start` is what ONNX
-Runtime itself takes to start a graph: a graph of the same inputs that does nothing. It is in all figures but
-`operator_ratio_int8`, how many times as long as the operator the float graph's nodes take, since a bundle's graph starts
-once for all of its nodes. `one_absent` is the first shape with one modality missing, `large_batch` 64 rows of it. `int8`
-is QGatedFusion, features and weights in 8 bits, its features as integer encoders give them; `cosine_int8` the least
-between its rows and those in float32. MMEDGE_MAX_ISA=avx2 measures the fused operator as on a processor without AVX-512;
-ONNX Runtime keeps its own.
+figure is the median round. What Python's wrapper of a run adds to both sides, 1 us, is passed by.
+
+`one_absent` is the first shape with one modality missing, `large_batch` 64 rows of it. `int8` is QGatedFusion, features
+and weights in 8 bits, its features as integer encoders give them; `cosine_int8` the least between its rows and those in
+float32. `start` is what ONNX Runtime itself takes to start a graph, measured by one that does nothing; it is in all
+figures but `operator_ratio_int8`: how many times as long as the operator the nodes of the float graph take, since a
+bundle's graph starts once for all of its nodes. MMEDGE_MAX_ISA=avx2 measures the fused operator as on a processor
+without AVX-512; ONNX Runtime keeps its own.
 
     python benchmarks/bench_fusion.py --json
 """
