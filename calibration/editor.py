@@ -65,11 +65,15 @@ class GraphEditor:
         assert values is not None
         return self._store(name, values, weight_scales(values, 0, None, 1.0), axis=0)[:2]
 
-    def look_up(self, node: onnx.NodeProto, table: str) -> None:
-        """Look up in a table in int8, with a step per feature, and read what was found."""
+    def stored_table(self, name: str, table: str) -> tuple[str, str, str]:
+        """A table in int8, with a step and a zero point per feature."""
         values = self.index.constant(table)
         assert values is not None
-        stored, scale, zero = self._store(node.name, values, weight_scales(values, 1, None, 1.0), axis=1)
+        return self._store(name, values, weight_scales(values, 1, None, 1.0), axis=1)
+
+    def look_up(self, node: onnx.NodeProto, table: str) -> None:
+        """Look up in a table in int8 and read what was found."""
+        stored, scale, zero = self.stored_table(node.name, table)
         found = self.add("Gather", [stored, node.input[1]], f"{node.output[0]}/int8", node.name)
         self.add("DequantizeLinear", [found, scale, zero], node.output[0], axis=-1)
 

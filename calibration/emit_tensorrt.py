@@ -8,21 +8,24 @@ import numpy as np
 import onnx
 
 from mmedge.calibration.editor import GraphEditor
-from mmedge.calibration.layers import activation_scale, find_integers, find_layers
+from mmedge.calibration.layers import activation_scale, find_integers, find_layers, find_tables
 
 
 def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
-    """The graph with the layers named in `chosen` in INT8, for strongly typed networks of TensorRT 10, 11 and RTX.
+    """The graph with the layers and tables named in `chosen` in INT8, for strongly typed networks of TensorRT 10, 11
+    and RTX.
 
     A layer's input and weights are quantised and read back before it; its bias stays float, its ReLU where it is. Of a
     sum that takes a chosen layer's output, the other branch is quantised, so that the sum becomes part of the layer.
-    What a CPU has in integers is quantised for what computes in float, too: both graphs round the same tensors.
+    What a CPU has in integers is quantised for what computes in float, too: both graphs round the same tensors. A table
+    is read before the lookup, since engines take steps per channel of constants only.
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
     editor = GraphEditor(model)
     index = editor.index
     layers = {layer.name: layer for layer in find_layers(model) if layer.name in chosen}
+    tables = {name: table for name, table in find_tables(model).items() if name in chosen}
     integers = find_integers(model, list(layers.values()))
     read: dict[str, str] = {}
 
@@ -41,6 +44,9 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
         if layer is not None:
             copy.input[0] = pair(layer.source)
             copy.input[1], _ = editor.weight(layer, ranges[index.root(layer.source)])
+        elif node.name in tables:
+            stored, scale, _ = editor.stored_table(node.name, tables[node.name])
+            copy.input[0] = editor.dequantize(stored, scale, axis=1)
         else:
             rounded = integers.read_by(node)
             copy.input[:] = [pair(name) if name in rounded else name for name in node.input]

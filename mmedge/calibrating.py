@@ -23,7 +23,7 @@ from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
 from mmedge.calibration.graph import nodes_in_int8
 from mmedge.calibration.half import as_an_engine_computes, to_half
-from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
+from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
 from mmedge.data.folder import Sample, read_split
@@ -247,8 +247,9 @@ class _Work:
         )
         chosen = search.chosen.layers
         choices = dict.fromkeys([search.largest.layers, chosen])
-        # Of a choice of tables and fusions alone, TensorRT has nothing in INT8.
-        emitted = [graph for layers in choices if nodes_in_int8(graph := emit_tensorrt(model, ranges, layers))]
+        # With a choice of tables and fusions alone, TensorRT computes nothing in INT8.
+        products = {layer.name for layer in find_layers(model)}
+        emitted = [emit_tensorrt(model, ranges, layers) for layers in choices if products.intersection(layers)]
         return accuracy[chosen], emit(chosen), search, [to_half(graph) for graph in emitted]
 
     def calibrate(self) -> Calibration:

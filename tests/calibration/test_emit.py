@@ -123,7 +123,8 @@ def test_any_choice_of_layers_computes_nearly_the_same(
         np.testing.assert_array_equal(found, expected)
 
 
-def test_a_table_is_looked_up_in_integers() -> None:
+@pytest.mark.parametrize("emit", EMITTERS)
+def test_a_table_is_looked_up_in_integers(emit: Emit) -> None:
     random = np.random.default_rng(0)
     table = (random.standard_normal((50, 8)) * np.geomspace(1e-3, 10, 8)).astype(np.float32)
     graph = helper.make_graph(
@@ -134,7 +135,7 @@ def test_a_table_is_looked_up_in_integers() -> None:
         [numpy_helper.from_array(table, "table")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    emitted = emit_cpu(model, {}, ["look_up"])
+    emitted = emit(model, {}, ["look_up"])
     onnx.checker.check_model(emitted, full_check=True)
     assert [entry.data_type for entry in emitted.graph.initializer if entry.dims == [50, 8]] == [TensorProto.INT8]
     ids = random.integers(0, 50, (3, 5)).astype(np.int32)

@@ -18,7 +18,7 @@ from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.graph import with_outputs
 from mmedge.calibration.half import to_half
-from mmedge.calibration.layers import find_layers, tensors_to_range
+from mmedge.calibration.layers import find_layers, quantizable, tensors_to_range
 from mmedge.calibration.steps import steps_apart
 from mmedge.data.folder import read_split
 from mmedge.export.targets import find_target
@@ -146,4 +146,39 @@ def test_what_a_convolution_gives_to_floats_is_rounded_in_both_graphs(between: s
     tensorrt = to_half(emit_tensorrt(model, ranges, layers))
     found = steps_apart(emit_cpu(model, ranges, layers), tensorrt, [{"x": x}], locally=True)
     assert {"x", "y"} <= set(found)
+    assert {name: apart.most for name, apart in found.items() if apart.most > 1.001} == {}
+
+
+def test_what_is_looked_up_is_the_same_in_both_graphs() -> None:
+    random = np.random.default_rng(0)
+    constants = {
+        "table": random.normal(3, 0.3, (50, 32)).astype(np.float32),  # the norm takes the 3 away, not the rounding
+        "w0": random.standard_normal((32, 32)).astype(np.float32),
+        "w1": random.standard_normal((32, 4)).astype(np.float32),
+        "gain": random.uniform(1, 2, 32).astype(np.float32),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["e"], "look_up"),
+            helper.make_node("LayerNormalization", ["e", "gain"], ["n"], "norm"),
+            helper.make_node("MatMul", ["n", "w0"], ["m"], "product0"),
+            helper.make_node("Add", ["n", "m"], ["s"], "sum"),
+            helper.make_node("LayerNormalization", ["s", "gain"], ["t"], "norm1"),
+            helper.make_node("MatMul", ["t", "w1"], ["y"], "product1"),
+        ],
+        "words",
+        [helper.make_tensor_value_info("ids", TensorProto.INT32, ["batch", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5, 4])],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    ids = random.integers(0, 50, (200, 5)).astype(np.int32)
+    names = tensors_to_range(model)
+    values = session_on_one_thread(with_outputs(model, names)).run(names, {"ids": ids})
+    ranges = {name: float(np.abs(found).max()) for name, found in zip(names, values, strict=True)}
+    chosen = list(quantizable(model))
+    assert chosen == ["look_up", "product0", "product1"]
+    tensorrt = to_half(emit_tensorrt(model, ranges, chosen))
+    found = steps_apart(emit_cpu(model, ranges, chosen), tensorrt, [{"ids": ids}], locally=True)
+    assert set(found) == {"n", "t"}
     assert {name: apart.most for name, apart in found.items() if apart.most > 1.001} == {}
