@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from mmedge.calibration.fusion import Fusion
 from mmedge.calibration.graph import GraphIndex
 from mmedge.calibration.layers import Layer, activation_scale, quantize, weight_scales
 
@@ -59,11 +60,22 @@ class GraphEditor:
         scales = weight_scales(weight, layer.axis, self.index.constant(layer.bias), activation_scale(amax))
         return self.dequantize(*self._store(layer.name, weight, scales, layer.axis), axis=layer.axis), scales
 
-    def stored_weight(self, name: str, weight: str) -> tuple[str, str]:
-        """A weight [channels, ...] in int8, and the steps of its channels."""
-        values = self.index.constant(weight)
-        assert values is not None
-        return self._store(name, values, weight_scales(values, 0, None, 1.0), axis=0)[:2]
+    def fuse(self, fusion: Fusion, node: onnx.NodeProto, features: Sequence[tuple[str, str, str]]) -> None:
+        """The fusion of `node` as QGatedFusion: of each modality's integers, their scale and zero point, and weights in
+        int8.
+        """
+        inputs = [node.input[0]]
+        for number, (weight, *others) in enumerate(fusion.parameters):
+            values = self.index.constant(weight)
+            assert values is not None
+            scales = weight_scales(values, 0, None, 1.0)
+            stored, scale, _ = self._store(f"{fusion.name}/{number}", values, scales, axis=0)
+            inputs += [*features[number], stored, scale, *others]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.op_type = "QGatedFusion"
+        copy.input[:] = inputs
+        self.nodes.append(copy)
 
     def stored_table(self, name: str, table: str) -> tuple[str, str, str]:
         """A table in int8, with a step and a zero point per feature."""
@@ -93,7 +105,7 @@ class GraphEditor:
         """The graph, without the initializers that no node takes any more."""
         graph = self._model.graph
         used = {name for node in self.nodes for name in node.input} | {value.name for value in graph.output}
-        kept = [entry for entry in graph.initializer if entry.name in used]
+        kept = [entry for entry in graph.initializer if entry.name in used - set(self._constants)]
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         graph.initializer.extend([*kept, *(entry for name, entry in self._constants.items() if name in used)])

@@ -116,17 +116,10 @@ class _CpuEmitter:
         return Grid.of(amax, never_negative)
 
     def _emit_fusion(self, fusion: Fusion, node: onnx.NodeProto) -> None:
-        inputs = [node.input[0]]
-        for number, (source, (weight, *others)) in enumerate(zip(fusion.sources, fusion.parameters, strict=True)):
+        for source in fusion.sources:
             if source not in self._integers:
                 self._write(source, source, source)
-            stored, scale = self._editor.stored_weight(f"{fusion.name}/{number}", weight)
-            inputs += [*self._integers[source], stored, scale, *others]
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.op_type = "QGatedFusion"
-        copy.input[:] = inputs
-        self._editor.nodes.append(copy)
+        self._editor.fuse(fusion, node, [self._integers[source] for source in fusion.sources])
 
     def _write(self, name: str, values: str, like: str) -> None:
         """Round the float tensor `values` to integers called `name`, on the grid of the tensor `like`."""

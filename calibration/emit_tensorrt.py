@@ -8,7 +8,13 @@ import numpy as np
 import onnx
 
 from mmedge.calibration.editor import GraphEditor
+from mmedge.calibration.errors import CalibrationError
+from mmedge.calibration.fusion import add_body, find_fusions
+from mmedge.calibration.graph import MOVES
 from mmedge.calibration.layers import activation_scale, find_integers, find_layers, find_tables
+
+# Between a tensor that has a range and a fusion, in a graph that `emit_tensorrt` and `to_half` have written.
+_ON_THE_WAY = MOVES | {"Cast", "QuantizeLinear", "DequantizeLinear"}
 
 
 def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
@@ -52,3 +58,36 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
             copy.input[:] = [pair(name) if name in rounded else name for name in node.input]
         editor.nodes.append(copy)
     return editor.finish()
+
+
+def quantize_fusions(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
+    """A graph of `emit_tensorrt`, or of `to_half` of one, with the gated fusions named in `chosen` as QGatedFusion.
+
+    Their features are rounded to int8 with zero point 0, on the steps that layers take the same tensor in; their
+    weights are those of the CPU's graph. The operator has its body. TensorRT has no other form of it in INT8 than a
+    plugin, for which `for_plugin` of export/ writes it.
+
+    ranges: the largest magnitude by tensor, as `emit_tensorrt` takes it.
+
+    Raises:
+        CalibrationError: there is no range for what a fusion takes.
+    """
+    editor = GraphEditor(model)
+    fusions = {fusion.name: fusion for fusion in find_fusions(model) if fusion.name in chosen}
+    for node in model.graph.node:
+        if node.name not in fusions:
+            editor.nodes.append(node)
+            continue
+        fusion, features = fusions[node.name], []
+        for number, source in enumerate(fusion.sources):
+            root = next((name for name in editor.index.way(source, _ON_THE_WAY) if name in ranges), None)
+            if root is None:
+                raise CalibrationError(f"node {node.name!r}: no range is known for {source!r}; calibrate again")
+            scale, zero = editor.scale_and_zero(root, activation_scale(ranges[root]), np.int8(0))
+            quantized = editor.add("QuantizeLinear", [source, scale, zero], f"{fusion.name}/{number}/int8")
+            features.append((quantized, scale, zero))
+        editor.fuse(fusion, node, features)
+    made = editor.finish()
+    if fusions:
+        add_body(made)
+    return made

@@ -39,10 +39,10 @@ class GraphIndex:
         takers = self.consumers.get(name, [])
         return takers[0] if len(takers) == 1 and name not in self.outputs else None
 
-    def way(self, name: str) -> list[str]:
+    def way(self, name: str, moves: Collection[str] = MOVES) -> list[str]:
         """The tensor, and those it is moved from: of the same values, in another shape or order."""
         way, node = [name], self.producers.get(name)
-        while node is not None and node.op_type in MOVES:
+        while node is not None and node.op_type in moves:
             way.append(node.input[0])
             node = self.producers.get(way[-1])
         return way
