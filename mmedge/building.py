@@ -101,6 +101,7 @@ def build_bundle(
         BundleError: the bundle is damaged.
         ParityError: TensorRT's engine computes something else, as `check_engine` says; it is not kept.
         ExportError, EngineError, InvalidArgument: as `build_engine`; and where the cache cannot be written.
+        CalibrationError: as `graph_for_plugin`.
     """
     manifest = read_manifest(bundle)
     graph = graph_for_tensorrt(manifest)
@@ -121,7 +122,7 @@ def build_bundle(
     timings = folder / f"{options.target}{here.version}-{gpus}.timing"
     model, plugin = (bundle / graph.path).read_bytes(), None
     if options.plugin:
-        model, plugin = _for_plugin(model), plugin_library()
+        model, plugin = graph_for_plugin(bundle), plugin_library()
     begin = time.monotonic()
     engine = build_engine(
         model,
@@ -284,12 +285,28 @@ def plugin_library() -> Path:
         ) from error
 
 
-def _for_plugin(model: bytes) -> bytes:
+def graph_for_plugin(bundle: Path) -> bytes:
+    """The graph for TensorRT, an ONNX file, with its fused operators by mmedge's plugin.
+
+    Where it is in INT8, so are those that the bundle's graph for the CPU has in INT8.
+
+    Raises:
+        BundleError: the bundle is damaged. ExportError: as `for_plugin`. CalibrationError: as `quantize_fusions`; or it
+            has no ranges that can be read.
+    """
     import onnx
 
+    from mmedge.calibration.emit_tensorrt import quantize_fusions
+    from mmedge.calibration.table import CALIBRATION_FILE, read_calibration
     from mmedge.export.plugins import for_plugin
 
-    content: bytes = for_plugin(onnx.load_from_string(model)).SerializeToString()
+    manifest = read_manifest(bundle)
+    graph = graph_for_tensorrt(manifest)
+    model, first = (onnx.load(bundle / path) for path in (graph.path, manifest.graphs[0].path))
+    fusions = [node.name for node in first.graph.node if node.op_type == "QGatedFusion"]
+    if graph.precision == "int8" and fusions:
+        model = quantize_fusions(model, read_calibration(bundle / CALIBRATION_FILE).ranges, fusions)
+    content: bytes = for_plugin(model).SerializeToString()
     return content
 
 

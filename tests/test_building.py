@@ -1,13 +1,21 @@
-"""Engines beside ONNX Runtime, on a host that plays the GPU."""
+"""Engines beside ONNX Runtime, on a host that plays the GPU; and what an engine with the plugin is built of."""
 
 from pathlib import Path
 
 import onnx
+import pytest
 from host_gpu import needs_host_gpu, run_on_host_gpu, write_engine
 from onnx import numpy_helper
 
-from mmedge.building import CHECKED_SAMPLES
+from mmedge.building import CHECKED_SAMPLES, graph_for_plugin
+from mmedge.calibration.emit_cpu import emit_cpu
+from mmedge.calibration.emit_tensorrt import emit_tensorrt
+from mmedge.calibration.errors import CalibrationError
+from mmedge.calibration.fusion import find_fusions
 from mmedge.calibration.half import to_half
+from mmedge.calibration.layers import find_layers, tensors_to_range
+from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, TensorRange
+from mmedge.export.plugins import for_plugin
 from mmedge.export.writing import write_bundle
 from mmedge.runtime import read_manifest
 
@@ -124,3 +132,54 @@ def test_the_tokens_it_is_tried_with_are_in_a_small_vocabulary(bundles: Path, tm
     words = bundles / "words.mme"
     done = run_on_host_gpu(CHECK, words, write_engine(tmp_path, words, (words / "model.onnx").read_bytes()), "fp32")
     assert done.stdout == "0.0\n", done.stderr
+
+
+# ---- Graphs for the plugin -------------------------------------------------------------------------------------------
+
+
+def calibrated(folder: Path, like: Path, *, integers: bool, fusion: bool, calibration: str | None = None) -> Path:
+    """A bundle with a graph for TensorRT, in INT8 or float16, beside one for the CPU that has the fusion in INT8 or
+    not. calibration: of another text.
+    """
+    model, manifest = onnx.load(like / "model.onnx"), read_manifest(like)
+    layers, fusions = ([entry.name for entry in found] for found in (find_layers(model), find_fusions(model)))
+    ranges = dict.fromkeys(tensors_to_range(model), 4.0)
+    origin = Origin("", "", "", "", "minmax")
+    table = Calibration(origin, 1, 1, {name: TensorRange(4.0, -4.0, 4.0, 0) for name in ranges})
+    (cpu,) = manifest.graphs
+    precision = "int8" if integers else "fp16"
+    changes = {"path": "model.tensorrt.onnx", "precision": precision, "target": "tensorrt", "opset": 19}
+    files = {
+        cpu.path: emit_cpu(model, ranges, layers + fusions * fusion).SerializeToString(),
+        "model.tensorrt.onnx": to_half(emit_tensorrt(model, ranges, layers * integers)).SerializeToString(),
+        CALIBRATION_FILE: (table.to_json() if calibration is None else calibration).encode(),
+    }
+    graphs = [cpu.model_copy(update={"precision": "int8"}), cpu.model_copy(update=changes)]
+    folder.mkdir()
+    write_bundle(folder, manifest.model_copy(update={"graphs": graphs}), files)
+    return folder
+
+
+def test_the_plugins_fusion_is_in_integers_where_that_of_the_cpu_is(digits_bundle: Path, tmp_path: Path) -> None:
+    bundle = calibrated(tmp_path / "made.mme", digits_bundle, integers=True, fusion=True)
+    made = onnx.load_from_string(graph_for_plugin(bundle))
+    (node,) = [node for node in made.graph.node if node.domain]
+    (fusion,) = find_fusions(onnx.load(digits_bundle / "model.onnx"))
+    assert (node.op_type, node.name, len(node.input)) == ("QGatedFusion", fusion.name, 1 + 9 * 2)
+
+
+@pytest.mark.parametrize(("integers", "fusion"), [(True, False), (False, True)])
+def test_a_fusion_that_has_no_integers_is_written_as_before(
+    digits_bundle: Path, tmp_path: Path, integers: bool, fusion: bool
+) -> None:
+    bundle = calibrated(tmp_path / "made.mme", digits_bundle, integers=integers, fusion=fusion)
+    expected = for_plugin(onnx.load(bundle / "model.tensorrt.onnx")).SerializeToString()
+    assert graph_for_plugin(bundle) == expected
+    plain = for_plugin(onnx.load(digits_bundle / "model.onnx")).SerializeToString()
+    assert graph_for_plugin(digits_bundle) == plain
+
+
+def test_ranges_that_cannot_be_read_are_said(digits_bundle: Path, tmp_path: Path) -> None:
+    bundle = calibrated(tmp_path / "made.mme", digits_bundle, integers=True, fusion=True, calibration="{}")
+    with pytest.raises(CalibrationError, match=r"calibration.json is no calibration that can be read"):
+        graph_for_plugin(bundle)
