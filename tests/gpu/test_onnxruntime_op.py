@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
+import mmedge
 from mmedge.export.functions import gated_fusion
 
 BUILD = Path(__file__).parents[2] / "build"
@@ -158,3 +159,18 @@ def test_features_that_do_not_fit_the_weight_are_refused(operator: tuple[Path, s
     case.features = [5, 8]
     with pytest.raises(Exception, match=r"x of modality 1 holds 24 numbers; expected \[3, 9\]"):
         case.session(operator).run(None, case.feeds(3))
+
+
+def test_a_session_of_libmmedge_on_cuda_takes_the_operator_by_itself(digits_bundle: Path) -> None:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("needs a CUDA device and onnxruntime-gpu, whose CUDA provider is not there")
+    session, judge = mmedge.Session(digits_bundle, provider="cuda"), mmedge.Session(digits_bundle)
+    if not session.engine.endswith("gated fusion by mmedge"):
+        pytest.skip(
+            "needs libmmedge_onnxruntime_cuda.so beside libmmedge, or in LD_LIBRARY_PATH as in `make gpu-check`"
+        )
+    random = np.random.default_rng(0)
+    image, audio = (random.standard_normal(entry.shape, np.float32) for entry in session.manifest.inputs)
+    for tensors in ({"image": image, "audio": audio}, {"image": image}, {"audio": audio}):
+        expected, found = (of.run(tensors=tensors).outputs["logits"] for of in (judge, session))
+        np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -124,6 +124,19 @@ void require_provider(const OnnxRuntimeLibrary& library, const std::string& name
        "; install a build that has it (pip install onnxruntime-gpu), or ask for provider \"cpu\"");
 }
 
+// Null: none. In a graph of float16 alpha may be so, which the operator's is not.
+RegisterOperators cuda_operators_for(const OnnxRuntimeOptions& options) {
+  return options.provider == "cuda" && options.precision != "fp16" ? cuda_operators() : nullptr;
+}
+
+std::string describe(const OnnxRuntimeLibrary& library, const OnnxRuntimeOptions& options) {
+  const char* fusion = "";
+  if (options.provider == "cuda") {
+    fusion = cuda_operators_for(options) != nullptr ? ", gated fusion by mmedge" : ", gated fusion by its body";
+  }
+  return concat(library.description, ", provider ", options.provider, fusion);
+}
+
 class SessionOptions {
  public:
   SessionOptions(const OnnxRuntimeLibrary& library, const OnnxRuntimeOptions& options)
@@ -160,6 +173,9 @@ class SessionOptions {
     // A node the provider lacks would otherwise run on the CPU, unsaid.
     set("session.disable_cpu_ep_fallback", "1");
     if (options.provider == "cuda") {
+      if (const RegisterOperators register_operators = cuda_operators_for(options)) {
+        check(api_, register_operators(options_.get(), library.base), "register mmedge's operators for CUDA");
+      }
       require_provider(library, "CUDAExecutionProvider");
       OrtCUDAProviderOptionsV2* cuda = nullptr;
       check(api_, api_->CreateCUDAProviderOptions(&cuda), "make CUDA options");
@@ -189,7 +205,7 @@ class OnnxRuntimeGraph : public Graph {
  public:
   OnnxRuntimeGraph(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes, const OnnxRuntimeOptions& options)
       : api_(library.api),
-        description_(concat(library.description, ", provider ", options.provider)),
+        description_(describe(library, options)),
         session_(nullptr, {library.api->ReleaseSession}),
         flush_denormals_(options.flush_denormals) {
     if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot load a graph any more");
@@ -242,7 +258,8 @@ class OnnxRuntimeGraph : public Graph {
                      const OnnxRuntimeOptions& options) {
     const GraphCache cache(options.cache, concat(options.sha256.substr(0, 32), "-", library.version, "-mmedge",
                                                  MMEDGE_VERSION, "-", options.provider, options.device, "-",
-                                                 instruction_set(), sums_bytes_in_16_bits() ? "-u8u8" : ""));
+                                                 instruction_set(), sums_bytes_in_16_bits() ? "-u8u8" : "",
+                                                 cuda_operators_for(options) != nullptr ? "-fused" : ""));
     if (create_from(cache, library, options)) return;
     SessionOptions cold(library, options);
     if (options.provider.starts_with("tensorrt")) {

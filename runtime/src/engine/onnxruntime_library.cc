@@ -62,7 +62,7 @@ OnnxRuntimeLibrary open_library(const std::string& requested) {
   const bool known = dladdr(reinterpret_cast<const void*>(get_api_base), &where) != 0;
   const std::string file = fs::weakly_canonical(known ? where.dli_fname : path).string();
   watch_exit();
-  return {api, env, requested, file, version, concat("ONNX Runtime ", version, " (", file, ")")};
+  return {base, api, env, requested, file, version, concat("ONNX Runtime ", version, " (", file, ")")};
 }
 
 }  // namespace
@@ -78,6 +78,23 @@ const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested) {
          requested);
   }
   return *opened;
+}
+
+RegisterOperators cuda_operators() {
+  constexpr const char* name = "libmmedge_onnxruntime_cuda.so";
+  void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    const std::string fault = dlerror();
+    if (fault.starts_with(concat(name, ":"))) return nullptr;  // of one that it found it gives the path
+    fail(MME_ENGINE_UNAVAILABLE, "found ", name, ", with mmedge's operators for CUDA, but it does not load: ", fault,
+         "; install what it lacks, or remove it: without, ONNX Runtime computes them by itself");
+  }
+  const auto found = reinterpret_cast<RegisterOperators>(dlsym(handle, "RegisterCustomOps"));
+  if (found == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, name, " has no RegisterCustomOps: it is of another version of mmedge; install both ",
+         "together");
+  }
+  return found;
 }
 
 fs::path site_packages() {

@@ -12,6 +12,7 @@
 namespace mmedge {
 
 struct OnnxRuntimeLibrary {
+  const OrtApiBase* base;
   const OrtApi* api;
   OrtEnv* env;
   std::string requested;  // what was asked for, and the file it was
@@ -22,6 +23,12 @@ struct OnnxRuntimeLibrary {
 
 // One library a process: the first that is asked for and loads. It is never closed. Throws MME_ENGINE_UNAVAILABLE.
 const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested);
+
+// RegisterCustomOps of libmmedge_onnxruntime_cuda.so, for sessions of the CUDA provider; null where that library is not
+// beside this one, and ONNX Runtime computes the bodies of the operators. Throws MME_ENGINE_UNAVAILABLE where it is
+// there and of no use.
+using RegisterOperators = OrtStatus*(ORT_API_CALL*)(OrtSessionOptions*, const OrtApiBase*);
+RegisterOperators cuda_operators();
 
 // Where Python packages lie beside mmedge, if this library is in mmedge/runtime of one.
 std::filesystem::path site_packages();
