@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -24,8 +26,10 @@ _BOUNDED = frozenset({"Softmax", "Sigmoid", "Tanh", "Erf", "LayerNormalization",
 _SETTINGS = {"Resize": (1, 2)}
 
 
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto, in_float32: Collection[str] = ()) -> onnx.ModelProto:
     """The graph computing in float16, its inputs and outputs as they were.
+
+    in_float32: names of nodes that stay in float32; what of theirs is INT8 stays so, read into float32.
 
     Norms, softmax, the sums of two tensors that these take, squares, means and sums over dimensions, and functions stay
     in float32. So does all that a constant
@@ -33,7 +37,15 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     vector is divided by. Layers with a scale too small for float16 keep their scales, and what is between them, in
     float32.
     """
-    return _Half(model).convert()
+    return _Half(model, in_float32).convert()
+
+
+def nodes_in_half(model: onnx.ModelProto) -> list[str]:
+    """The names of the nodes that make something in float16, in the graph's order."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.output)
+    halves = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    return [node.name for node in model.graph.node if halves.intersection(node.output)]
 
 
 def as_an_engine_computes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -69,7 +81,8 @@ def as_an_engine_computes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Half:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, in_float32: Collection[str]) -> None:
+        self._in_float32 = frozenset(in_float32)
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -134,6 +147,7 @@ class _Half:
     def _stays(self, node: onnx.NodeProto) -> bool:
         return (
             node.op_type in _IN_FLOAT32
+            or node.name in self._in_float32
             or (node.op_type == "Mul" and node.input[0] == node.input[1])
             or self._is_sum_to_norm(node)
             or node.name in self._fine
@@ -156,10 +170,29 @@ class _Half:
         producer = self._index.producers.get(name)
         return producer.name if producer is not None and producer.op_type == "DequantizeLinear" else None
 
+    def _roundings_of(self, node: onnx.NodeProto) -> set[str]:
+        """The Q/DQ nodes that belong to one which is neither: those that read its integers, those that round what it
+        makes, and those that round the graph's inputs for it.
+        """
+        producers, found = self._index.producers, set[str]()
+        for name in node.input:
+            reading = self._reading(name)
+            if reading is not None:
+                found.add(reading)
+                rounding = producers.get(producers[name].input[0])
+                if rounding is not None and rounding.input[0] not in producers:
+                    found.add(rounding.name)
+        takers = (taker for name in node.output for taker in self._index.consumers.get(name, ()))
+        return found | {taker.name for taker in takers if taker.op_type == "QuantizeLinear"}
+
     def _with_fine_scales(self) -> set[str]:
-        """The Q/DQ nodes whose scales float16 would coarsen, and those that a layer reads beside one of them."""
+        """The Q/DQ nodes whose scales float16 would coarsen or that belong to a node left in float32, and those that a
+        layer reads beside one of them.
+        """
         fine = set()
         for node in self._model.graph.node:
+            if node.name in self._in_float32:
+                fine |= self._roundings_of(node)
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 scale = self._index.constant(node.input[1])
                 if scale is None or scale.min() < FP16_LEAST:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
@@ -48,6 +50,31 @@ def small_graph() -> onnx.ModelProto:
         "small",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 6, 6])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@pytest.fixture(scope="session")
+def three_blocks() -> onnx.ModelProto:
+    """An encoder, a fusion and a head of a product and a ReLU each: "first", "second" and "third"."""
+    random = np.random.default_rng(0)
+    modules = {"first": "encoders.image.answer", "second": "fusion.project", "third": "head"}
+    tensors = ["x", "a", "b", "y"]
+    nodes, weights = [], []
+    for (name, module), (source, made) in zip(modules.items(), itertools.pairwise(tensors), strict=True):
+        nodes += [
+            helper.make_node("Gemm", [source, f"module.{module}.weight"], [f"{made}0"], name),
+            helper.make_node("Relu", [f"{made}0"], [made], f"{name} relu"),
+        ]
+        weights.append(numpy_helper.from_array(random.standard_normal((16, 16)).astype(np.float32), nodes[-2].input[1]))
+    graph = helper.make_graph(
+        nodes,
+        "blocks",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16])],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

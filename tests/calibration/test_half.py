@@ -199,3 +199,43 @@ def test_scales_too_small_for_half_precision_stay_as_they_are(small_graph: onnx.
         assert [layer for layer in engine.layers if name in layer.nodes and "Int8" in layer.inputs], name
     (expected,), (found,) = run(graph, pictures()), run(half, pictures())
     assert np.square(expected - found).mean() < 0.02 * np.square(expected).mean()
+
+
+def test_what_is_left_in_single_precision_has_casts_at_its_borders_alone(three_blocks: onnx.ModelProto) -> None:
+    half = to_half(three_blocks, {"second", "second relu"})
+    onnx.checker.check_model(half, full_check=True)
+    operators = [node.op_type for node in half.graph.node]
+    assert operators == ["Cast", "Gemm", "Relu", "Cast", "Gemm", "Relu", "Cast", "Gemm", "Relu", "Cast"]
+    types = types_of(half)
+    single = {name for name, kind in types.items() if kind == TensorProto.FLOAT}
+    assert single == {"a/float", "b0", "b", "y"}
+    everything = [node.name for node in three_blocks.graph.node]
+    assert list(to_half(three_blocks, everything).graph.node) == list(three_blocks.graph.node)
+
+
+@pytest.mark.parametrize("left", ["first", "second", "third"])
+def test_what_is_left_in_single_precision_keeps_its_integers(three_blocks: onnx.ModelProto, left: str) -> None:
+    ranges = dict.fromkeys(["x", "a", "b", "y"], 8.0)
+    layers = {"first": "x", "second": "a", "third": "b"}
+    integers = emit_tensorrt(three_blocks, ranges, list(layers))
+    half = to_half(integers, {left, f"{left} relu"})
+    onnx.checker.check_model(half, full_check=True)
+    types, makers = types_of(half), {name: node for node in half.graph.node for name in node.output}
+    for node in half.graph.node:
+        if node.name in layers:
+            kind = TensorProto.FLOAT if node.name == left else TensorProto.FLOAT16
+            assert {types[name] for name in (*node.input, *node.output)} == {kind}, node.name
+            assert {makers[name].op_type for name in node.input} == {"DequantizeLinear"}
+    # What is rounded is rounded as it was made, and no cast comes between the integers and a layer.
+    rounded = {node.input[0]: types.get(node.input[0]) for node in half.graph.node if node.op_type == "QuantizeLinear"}
+    source = {"first": {"x": None}}.get(left, {"x/half": TensorProto.FLOAT16})
+    made = {
+        name: TensorProto.FLOAT if maker == left else TensorProto.FLOAT16
+        for name, maker in {"a": "first", "b": "second"}.items()
+    }
+    assert rounded == source | made
+    engine = build_engine(half.SerializeToString())
+    for name in layers:
+        assert [layer for layer in engine.layers if name in layer.nodes and "Int8" in layer.inputs], name
+    everything = [node.name for node in three_blocks.graph.node]
+    assert list(to_half(integers, everything).graph.node) == list(integers.graph.node)
