@@ -74,6 +74,16 @@ def block_of(module: str) -> str:
     return f"encoder {parts[1]}" if parts[0] == "encoders" and len(parts) > 1 else parts[0]
 
 
+def blocks_of(model: onnx.ModelProto) -> dict[str, str]:
+    """By node: its block. One before all modules is of the block that first takes what it makes; "" if none does."""
+    index = GraphIndex(model.graph)
+    found = {node.name: block_of(module_of(index, node)) for node in model.graph.node}
+    for node in model.graph.node[::-1]:
+        takers = [found[taker.name] for name in node.output for taker in index.consumers.get(name, ())]
+        found[node.name] = found[node.name] or next(filter(None, takers), "")
+    return found
+
+
 def structure_hash(model: onnx.ModelProto) -> str:
     """SHA-256 of what a graph computes, its weights aside."""
     bare = onnx.ModelProto()
