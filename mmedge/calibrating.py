@@ -17,12 +17,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from mmedge.calibration.blocks import half_within
 from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
-from mmedge.calibration.graph import nodes_in_int8
-from mmedge.calibration.half import as_an_engine_computes, to_half
+from mmedge.calibration.graph import blocks_of, nodes_in_int8
+from mmedge.calibration.half import as_an_engine_computes
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
@@ -65,7 +66,8 @@ class CalibratedBundle:
 @dataclass(frozen=True)
 class Settings:
     """precision: "int8", the rest of TensorRT's graph being FP16; "fp16", which only TensorRT's graph gets; or "auto",
-    the fewest bits of "int8", FP16 and FP32 that each graph has within the budget.
+    the fewest bits of "int8", FP16 and FP32 that each graph has within the budget. Blocks of the model that lose too
+    much in FP16 are FP32 in all of them.
 
     samples: rows of `calibration_split` to take ranges from by `method`; ranges: a calibration.json of just these to
     read instead, or a bundle with one. max_accuracy_drop: points of a hundred that accuracy on `evaluation_split` may
@@ -121,11 +123,12 @@ def calibrate_bundle(
             "train with mmedge train --qat, or take the precision auto"
         )
     if settings.precision != "int8":
-        candidates.append(to_half(work.model))
-    if settings.precision == "auto":
         candidates.append(work.model)
-    for_tensorrt, tensorrt = work.first_within_budget(candidates, before)
+    for_tensorrt, tensorrt, in_float32 = work.first_within_budget(candidates, before)
     graphs = {GRAPH_FILE: graph, TENSORRT_FILE: for_tensorrt}
+    computed = {name: {"precision": _precision(g), "int8": nodes_in_int8(g)} for name, g in graphs.items()}
+    if in_float32:
+        computed[TENSORRT_FILE]["float32"] = list(in_float32)
     where = f"{data.name}/{settings.evaluation_split}"
     times = work.microseconds(graph)
     evidence = {
@@ -137,7 +140,7 @@ def calibrate_bundle(
             "max_accuracy_drop": settings.max_accuracy_drop,
             "microseconds": times,
             "layers": len(work.layers),
-            "graphs": {name: {"precision": _precision(g), "int8": nodes_in_int8(g)} for name, g in graphs.items()},
+            "graphs": computed,
             **(asdict(search) if search else {}),
         },
     }
@@ -199,20 +202,33 @@ class _Work:
 
     def first_within_budget(
         self, graphs: Sequence[onnx.ModelProto], before: Evaluation
-    ) -> tuple[onnx.ModelProto, Evaluation]:
-        """The first of some graphs for TensorRT that loses no more than is allowed, and its accuracy."""
-        lost = []
-        for graph in graphs:
+    ) -> tuple[onnx.ModelProto, Evaluation, tuple[str, ...]]:
+        """The first of some graphs for TensorRT that in FP16 loses no more than is allowed, its accuracy, and which of
+        its blocks are in FP32 for that. With "auto" the bundle's own if none does.
+        """
+        accuracy: dict[tuple[str, ...], Evaluation] = {}
+
+        def score(graph: onnx.ModelProto, in_float32: tuple[str, ...]) -> float:
+            stage = f"accuracy, TensorRT's graph in {_precision(graph)}"
             try:
-                after = self.score(as_an_engine_computes(graph), f"accuracy, TensorRT's graph in {_precision(graph)}")
-                lost.append(accuracy_drop(before, after))
+                accuracy[in_float32] = self.score(
+                    as_an_engine_computes(graph),
+                    f"{stage}, {', '.join(in_float32)} in fp32" if in_float32 else stage,
+                )
             except NotFinite:
-                lost.append(100.0)
-                continue
-            if lost[-1] <= self._settings.max_accuracy_drop:
-                return graph, after
+                return float("inf")
+            return accuracy_drop(before, accuracy[in_float32])
+
+        blocks, budget, lost = blocks_of(self.model), self._settings.max_accuracy_drop, list[float]()
+        for graph in graphs:
+            half = half_within(graph, blocks, budget, score)
+            if half.lost <= budget:
+                return half.model, accuracy[half.in_float32], half.in_float32
+            lost.append(half.lost)
+        if self._settings.precision == "auto":
+            return self.model, before, ()
         raise CalibrationError(
-            f"TensorRT's graph loses {min(lost):.2f} points, and {self._settings.max_accuracy_drop:g} are allowed; "
+            f"TensorRT's graph loses {min(100.0, *lost):.2f} points, and {budget:g} are allowed; "
             "allow more, calibrate on more samples or by another method, or take the precision auto"
         )
 
@@ -250,7 +266,7 @@ class _Work:
         # With a choice of tables and fusions alone, TensorRT computes nothing in INT8.
         products = {layer.name for layer in find_layers(model)}
         emitted = [emit_tensorrt(model, ranges, layers) for layers in choices if products.intersection(layers)]
-        return accuracy[chosen], emit(chosen), search, [to_half(graph) for graph in emitted]
+        return accuracy[chosen], emit(chosen), search, emitted
 
     def calibrate(self) -> Calibration:
         """The ranges, taken or read; what is written from now on has them beside it."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import make_bundles
 import numpy as np
+import onnx
 import pytest
-from onnx import helper, numpy_helper
+import soundfile
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from mmedge.calibrating import Settings, calibrate_bundle
@@ -107,3 +110,108 @@ def test_int8_is_refused_where_no_layer_of_it_holds_the_budget_and_auto_says_so(
     assert "0 of 1 layers in INT8 for ONNX Runtime" in told
     assert "its graph is the one it was" in told
     assert "it is fp16, without INT8" in told
+
+
+def scenes(folder: Path) -> tuple[Path, list[str]]:
+    """Grey pictures, dark and bright, each with a low and a high tone, and the labels of both."""
+    labels = [f"{shade} {tone}" for shade in ("dark", "bright") for tone in ("low", "high")]
+    for split in ("train", "validation"):
+        (folder / split).mkdir(parents=True)
+        rows = []
+        for number, label in enumerate(labels):
+            level, hertz = (128 if "bright" in label else 64), (3000 if "high" in label else 300)
+            Image.fromarray(np.full((2, 2), level, np.uint8)).save(folder / split / f"{number}.png")
+            tone = 0.5 * np.sin(2 * np.pi * hertz * np.arange(8000) / 8000)
+            soundfile.write(folder / split / f"{number}.wav", tone, 8000)
+            files = {f"{kind}_file_name": f"{number}.{end}" for kind, end in (("image", "png"), ("audio", "wav"))}
+            rows.append(json.dumps({**files, "label": label}))
+        (folder / split / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return folder, labels
+
+
+def two_encoders(destination: Path, labels: list[str], root: float) -> Path:
+    """Tells the shade by the picture's encoder, and the tone by that of the sound; the pixels are multiplied by `root`
+    twice on their way, and divided by it twice.
+    """
+    image = {**make_bundles.LEVELS, "width": 2, "height": 2}
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], "flat"),
+        helper.make_node("Mul", ["flat", "module.encoders.image.up"], ["larger"], "larger"),
+        helper.make_node("Mul", ["larger", "module.encoders.image.up"], ["large"], "large"),
+        helper.make_node("Mul", ["large", "module.encoders.image.down"], ["smaller"], "smaller"),
+        helper.make_node("Mul", ["smaller", "module.encoders.image.down"], ["small"], "small"),
+        helper.make_node("Relu", ["small"], ["pixels"], "relu"),
+        helper.make_node("Gemm", ["pixels", *parameters("encoders.image")], ["shade"], "image"),
+        helper.make_node("GlobalAveragePool", ["audio"], ["means"], "pool"),
+        helper.make_node("Flatten", ["means"], ["spectrum"], "spectrum"),
+        helper.make_node("Gemm", ["spectrum", *parameters("encoders.audio")], ["tone"], "audio"),
+        helper.make_node("Concat", ["shade", "tone"], ["both"], "both", axis=1),
+        helper.make_node("Gemm", ["both", *parameters("head")], ["logits"], "answer"),
+    ]
+    shapes = {"image": [1, 2, 2], "audio": [40, 101]}
+    model = make_bundles.hand_made(nodes, shapes, {"logits": [4]}, {})
+    values = {
+        "encoders.image.up": root,
+        "encoders.image.down": 1 / root,
+        "encoders.image.weight": np.ones((4, 1)),
+        "encoders.image.bias": [-4 * 96 / 255],
+        "encoders.audio.weight": np.repeat([[-0.1], [0.1]], 20, axis=0),
+        "encoders.audio.bias": [0],
+        "head.weight": [[-1, -1, 1, 1], [-1, 1, -1, 1]],
+        "head.bias": [0, 0, 0, 0],
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.float32), f"module.{name}") for name, value in values.items()
+    )
+    parts = {
+        "task": "classification",
+        "inputs": [
+            ("image", "image", shapes["image"], image),
+            ("audio", "audio", shapes["audio"], make_bundles.LOG_MEL),
+        ],
+        "outputs": [("logits", "logits", [4])],
+        "labels": labels,
+    }
+    make_bundles.write_hand_made(destination, model, parts)
+    return destination
+
+
+def parameters(module: str) -> list[str]:
+    return [f"module.{module}.weight", f"module.{module}.bias"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "auto"])
+def test_an_encoder_that_overflows_alone_stays_in_single_precision(
+    precision: Literal["fp16", "int8", "auto"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, labels = scenes(tmp_path / "data")
+    plain = two_encoders(tmp_path / "plain.mme", labels, root=1024.0)  # a quarter of its square is above 65504
+    stages = []
+    made = calibrate_bundle(
+        plain,
+        tmp_path / "made.mme",
+        data,
+        Settings(precision=precision),
+        progress=lambda stage, done, total: stages.append(stage),
+    )
+    assert made.tensorrt.subsets[-1].main.value == made.before.subsets[-1].main.value == 1
+    expected = "fp16" if precision == "fp16" else "int8"
+    assert made.manifest.graphs[1].precision == expected
+    graph = made.manifest.evidence["calibration"]["graphs"]["model.tensorrt.onnx"]
+    assert graph["float32"] == ["encoder image"]
+    assert graph["int8"] == ([] if precision == "fp16" else ["image", "audio", "answer"])
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(made.path / "model.tensorrt.onnx")).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
+    assert {types[name] for name in ("larger", "large", "smaller", "small", "pixels", "shade")} == {TensorProto.FLOAT}
+    assert types["tone"] == types["logits/inner"] == TensorProto.FLOAT16
+    assert f"accuracy, TensorRT's graph in {expected}, encoder image in fp32" in stages
+    print_calibrated(made)
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "FP32 for TensorRT where it is not INT8, as FP16 loses too much there: encoder image." in told
+
+
+def test_a_model_without_overflow_has_no_block_in_single_precision(tmp_path: Path) -> None:
+    data, labels = scenes(tmp_path / "data")
+    plain = two_encoders(tmp_path / "plain.mme", labels, root=16.0)
+    made = calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="fp16"))
+    assert made.manifest.evidence["calibration"]["graphs"]["model.tensorrt.onnx"] == {"precision": "fp16", "int8": []}

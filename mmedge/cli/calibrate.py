@@ -27,7 +27,8 @@ def calibrate(
     Runs rows of DATA through the bundle's own preprocessing to find the range of every tensor, then looks for the most
     layers in INT8 that are faster on this CPU and cost no more accuracy than allowed. Where INT8 is not faster, the
     graph for the CPU stays in FP32, and that is said. In the graph for TensorRT all layers that accuracy allows are
-    INT8, and the rest is FP16. Interrupted while it takes ranges, it goes on when started again.
+    INT8, and the rest is FP16, but FP32 in those encoders, the fusion or the head that lose too much in FP16.
+    Interrupted while it takes ranges, it goes on when started again.
 
     With --precision int8 a graph for TensorRT that loses too much, or has no layer in INT8, is an error; with auto it
     becomes FP16 or FP32. With fp16 only TensorRT's graph changes: a CPU computes faster in FP32.

@@ -76,6 +76,9 @@ def print_calibrated(made: CalibratedBundle) -> None:
             click.echo("No choice of layers is faster on this CPU within the budget: its graph is the one it was.")
         if not other:
             click.echo(f"No choice of layers holds the budget in TensorRT's graph: it is {there}, without INT8.")
+    given_back = [block for graph in evidence["graphs"].values() for block in graph.get("float32", ())]
+    if given_back:
+        click.echo(f"FP32 for TensorRT where it is not INT8, as FP16 loses too much there: {', '.join(given_back)}.")
     print_table(
         f"Accuracy on {evidence['accuracy_fp32']['data']} ({made.drop:+.2f} points lost at most)",
         ["modalities", "metric", "before", "ONNX Runtime", "TensorRT, on CPU", "samples"],
