@@ -25,8 +25,8 @@ def half_within(
     budget: float,
     score: Callable[[onnx.ModelProto, tuple[str, ...]], float],
 ) -> HalfGraph:
-    """The graph in float16, with as few of its blocks in float32 as it takes to lose no more than `budget` points; the
-    one that loses least, where none of those with a block in float16 holds the budget.
+    """The graph in float16, with blocks in float32 where it takes them to lose no more than `budget` points; the one
+    that loses least, where all in float32 loses more.
 
     If all in float16 loses too much, and all in float32 does not, each block is tried in float16 alone, and they are
     given back to float32 one after another, the one that loses most first.
@@ -49,11 +49,11 @@ def half_within(
             points[key] = score(make(key), key)
         return points[key]
 
-    if points[()] > budget and len(there) > 1 and score(make(there), there) <= budget:
+    if points[()] > budget and lost(there) <= budget:
         alone = {block: lost([other for other in there if other != block]) for block in there}
         worst = sorted(there, key=lambda block: -alone[block])
         given_back = 1
-        while given_back < len(there) and lost(worst[:given_back]) > budget:
+        while lost(worst[:given_back]) > budget:
             given_back += 1
     best = min(points, key=lambda key: (max(points[key] - budget, 0.0), len(key), points[key]))
     return HalfGraph(make(best), best, points[best])

@@ -23,7 +23,7 @@ from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import CalibrationError
 from mmedge.calibration.graph import blocks_of, nodes_in_int8
-from mmedge.calibration.half import as_an_engine_computes
+from mmedge.calibration.half import as_an_engine_computes, nodes_in_half
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
@@ -222,13 +222,15 @@ class _Work:
         blocks, budget, lost = blocks_of(self.model), self._settings.max_accuracy_drop, list[float]()
         for graph in graphs:
             half = half_within(graph, blocks, budget, score)
-            if half.lost <= budget:
+            if half.lost > budget:
+                lost.append(half.lost)
+            elif nodes_in_int8(graph) or nodes_in_half(half.model):
                 return half.model, accuracy[half.in_float32], half.in_float32
-            lost.append(half.lost)
         if self._settings.precision == "auto":
             return self.model, before, ()
+        found = f"loses {min(100.0, *lost):.2f} points" if lost else "loses too much in FP16 in each of its blocks"
         raise CalibrationError(
-            f"TensorRT's graph loses {min(100.0, *lost):.2f} points, and {budget:g} are allowed; "
+            f"TensorRT's graph {found}, and {budget:g} are allowed; "
             "allow more, calibrate on more samples or by another method, or take the precision auto"
         )
 
