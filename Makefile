@@ -78,7 +78,8 @@ lint: build/install.stamp  ## Formatting, types and static analysis
 	$(BIN)/python docs/generate_c_api.py --check
 	$(BIN)/python docs/generate_cli.py --check
 	$(BIN)/python docs/generate_training.py --check
-	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release 'runtime/src/.*\.cc$$' 2> /dev/null
+	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release \
+	  'runtime/(src|plugins)/.*\.cc$$' 2> /dev/null
 	@# It does not know that threadIdx is below blockDim, and 64-bit offsets cost a GPU two instructions where an int does.
 	$(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary $(BIN)/clang-tidy -p build/release \
 	  -checks=-clang-analyzer-security.ArrayBound,-bugprone-implicit-widening-of-multiplication-result \

@@ -17,7 +17,7 @@ void compute(const OrtApi* api, OrtKernelContext* context, std::span<const Fusio
              const uint8_t* presence, size_t rows, size_t dimension, float epsilon) {
   size_t outputs = 0;
   check_status(api, api->KernelContext_GetOutputCount(context, &outputs));
-  float* const y = output<float>(api, context, 0, rows, dimension);
+  auto* const y = output<float>(api, context, 0, rows, dimension);
   float* const alpha = outputs > 1 ? output<float>(api, context, 1, rows, modalities.size()) : nullptr;
   const Fusion fusion = {modalities, presence, y, alpha, dimension, epsilon};
   if (rows <= kFusionChunk) return gated_fusion(fusion, 0, rows);
@@ -110,7 +110,7 @@ class GatedFusionKernel final : public FusionKernel {
   }
 
   // The parameters of modality m as this run computed them.
-  FusionModality computed(OrtKernelContext* context, size_t m, size_t& dimension) const {
+  FusionModality computed(const OrtKernelContext* context, size_t m, size_t& dimension) const {
     Floats found[kFusionInputs] = {};
     for (size_t i = 1; i < kFusionInputs; ++i) {
       found[i] = values<float>(api_, input(api_, context, 1 + m * kFusionInputs + i));

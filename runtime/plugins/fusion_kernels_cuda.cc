@@ -146,7 +146,8 @@ class CudaFusionKernel final : public FusionKernel {
   void launch(CudaFusion<Element>& fusion, cudaStream_t stream) const {
     // Launches of one stream must not part: each leaves the tickets at zero for the next.
     const std::scoped_lock lock(mutex_);
-    auto found = std::find_if(scratch_.begin(), scratch_.end(), [&](const Scratch& of) { return of.stream == stream; });
+    const auto found =
+        std::find_if(scratch_.begin(), scratch_.end(), [&](const Scratch& of) { return of.stream == stream; });
     Scratch& scratch = found != scratch_.end() ? *found : scratch_.emplace_back(Scratch{stream, 0, {}, {}});
     const auto rows = static_cast<size_t>(fusion.batch);
     if (rows > scratch.rows) {

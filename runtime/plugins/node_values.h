@@ -49,7 +49,7 @@ inline const OrtValue* constant(const OrtApi* api, const OrtKernelInfo* info, si
   return is_constant != 0 ? value : nullptr;
 }
 
-inline const OrtValue* input(const OrtApi* api, OrtKernelContext* context, size_t index) {
+inline const OrtValue* input(const OrtApi* api, const OrtKernelContext* context, size_t index) {
   const OrtValue* value = nullptr;
   check_status(api, api->KernelContext_GetInput(context, index, &value));
   return value;
@@ -68,7 +68,7 @@ T* output(const OrtApi* api, OrtKernelContext* context, size_t index, size_t row
 }
 
 // bool [B, modalities]: the flags, and B.
-inline Values<uint8_t> read_presence(const OrtApi* api, OrtKernelContext* context, size_t modalities) {
+inline Values<uint8_t> read_presence(const OrtApi* api, const OrtKernelContext* context, size_t modalities) {
   const auto flags = values<uint8_t>(api, input(api, context, 0));
   if (flags.count % modalities != 0) {
     fail(MME_INVALID_ARGUMENT, "GatedFusion: presence holds ", flags.count, " flags; expected [B, ", modalities, "]");

@@ -38,4 +38,5 @@ void register_mmedge_ops(const OrtApi* api, OrtSessionOptions* options);
 }  // namespace mmedge
 
 // For SessionOptions.register_custom_ops_library: what either library exports.
+// NOLINTNEXTLINE(readability-identifier-naming): ONNX Runtime's name
 extern "C" MME_API OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
