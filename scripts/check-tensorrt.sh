@@ -1,6 +1,6 @@
 #!/bin/sh
-# What is written for TensorRT, against one version's headers: each FILE compiled, every warning an error, and the
-# plugins' tests built and run, with the kernel emulated. Needs no TensorRT library and no GPU.
+# What is written for TensorRT, against one version's headers: each FILE compiled, every warning an error, and
+# analysed, and the plugins' tests built and run, with the kernel emulated. Needs no TensorRT library and no GPU.
 #   sh scripts/check-tensorrt.sh HEADERS FILE...
 set -eu
 
@@ -26,6 +26,8 @@ echo "TensorRT $version, $headers"
 for file in "$@"; do
   g++ -std=c++20 -O2 -Wall -Wextra -Wshadow -Wconversion -Werror -Iruntime/include -Iruntime/src \
       -isystem "$headers" -isystem "$cuda" -c "$file" -o /dev/null
+  .venv/bin/clang-tidy -quiet "$file" -- -std=c++20 -Iruntime/include -Iruntime/src \
+      -isystem "$headers" -isystem "$cuda"
   echo "ok $file"
 done
 

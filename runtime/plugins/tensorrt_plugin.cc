@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include "error.h"
 #include "kernels/gated_fusion/gated_fusion.h"
@@ -53,9 +55,10 @@ int report(const Parts&... parts) noexcept {
     nvinfer1::ILoggerFinder* finder = logger_finder;
     nvinfer1::ILogger* logger = finder == nullptr ? nullptr : finder->findLogger();
     if (logger != nullptr) {
-      logger->log(nvinfer1::ILogger::Severity::kERROR, concat("mmedge: ", parts...).c_str());
+      const std::string message = concat("mmedge: ", parts...);
+      logger->log(nvinfer1::ILogger::Severity::kERROR, message.c_str());
     }
-  } catch (const std::exception&) {  // no memory for the message: the code says enough
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): no memory for the message; the code says enough
   }
   return kFailed;
 }
@@ -123,6 +126,7 @@ size_t z_bytes(const Sizes& sizes) {
 
 // ---- The plugin ----
 
+// NOLINTNEXTLINE(misc-multiple-inheritance): interfaces, with TensorRT's own code for what is not overridden
 class FusionPlugin final : public IPluginV3,
                            public nvinfer1::IPluginV3OneCore,
                            public nvinfer1::IPluginV3OneBuild,
@@ -241,10 +245,10 @@ class FusionPlugin final : public IPluginV3,
                     "; expected as many flags as modalities, up to ", kCudaFusionMostModalities,
                     " of them, and D at least 1");
     }
-    for (int m = 0; m < modalities; ++m) {
+    for (int64_t m = 0; m < modalities; ++m) {
       const PluginTensorDesc* of = inputs + 1 + m * kind_.each;
       const int64_t features = of[0].dims.nbDims == 2 ? of[0].dims.d[1] : -1;
-      bool fits = features >= 0 && features <= static_cast<int64_t>(kFusionMostFeatures);
+      bool fits = features >= 0 && std::cmp_less_equal(features, kFusionMostFeatures);
       for (int i = 0; i < kind_.each && fits; ++i) fits = has_shape_of(kind_, i, of[i].dims, batch, features, d);
       if (!fits) {
         return report(kind_.name, ": the inputs of modality ", m, " do not fit a batch of ", batch, " and D = ", d,
@@ -281,7 +285,7 @@ class FusionPlugin final : public IPluginV3,
     fusion.epsilon = epsilon_;
     fusion.presence = static_cast<const uint8_t*>(inputs[0]);
     fusion.presence_stride = sizeof(int32_t);
-    fusion.y = static_cast<typename CudaFusion<Element>::Output*>(outputs[0]);
+    fusion.y = static_cast<CudaFusion<Element>::Output*>(outputs[0]);
     fusion.alpha = static_cast<float*>(outputs[1]);
     fusion.tickets = static_cast<unsigned*>(workspace);
     fusion.z = reinterpret_cast<float*>(static_cast<std::byte*>(workspace) + ticket_bytes(sizes));

@@ -31,8 +31,10 @@ constexpr const char* kPluginNamespace = "mmedge";
 
 }  // namespace mmedge
 
+// NOLINTBEGIN(readability-identifier-naming): TensorRT's names
 // What IPluginRegistry::loadLibrary() looks for. One without it can hand the creators to registerCreator(). They need
 // no release, and are the same in each call. No function of TensorRT is linked.
 extern "C" MME_API nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
 // With NULL, or before it is called, nothing is said of errors but their codes.
 extern "C" MME_API void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+// NOLINTEND(readability-identifier-naming)

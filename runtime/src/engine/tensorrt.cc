@@ -41,7 +41,7 @@ class Logger : public nvinfer1::ILogger {
     try {
       const std::scoped_lock lock(mutex_);
       errors_ += errors_.empty() ? message : std::string("; ") + message;
-    } catch (...) {  // no memory for the message
+    } catch (...) {  // NOLINT(bugprone-empty-catch): no memory for the message
     }
   }
 
@@ -63,7 +63,7 @@ class Profiler : public nvinfer1::IProfiler {
   void reportLayerTime(const char* name, float milliseconds) noexcept override {
     try {
       times_.push_back({name, static_cast<int64_t>(milliseconds * 1e6F)});
-    } catch (...) {  // no memory for the name
+    } catch (...) {  // NOLINT(bugprone-empty-catch): no memory for the name
     }
   }
 
