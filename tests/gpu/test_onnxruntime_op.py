@@ -165,7 +165,7 @@ def test_a_session_of_libmmedge_on_cuda_takes_the_operator_by_itself(digits_bund
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("needs a CUDA device and onnxruntime-gpu, whose CUDA provider is not there")
     session, judge = mmedge.Session(digits_bundle, provider="cuda"), mmedge.Session(digits_bundle)
-    if not session.engine.endswith("gated fusion by mmedge"):
+    if not session.engine.endswith(", with mmedge's operators"):
         pytest.skip(
             "needs libmmedge_onnxruntime_cuda.so beside libmmedge, or in LD_LIBRARY_PATH as in `make gpu-check`"
         )

@@ -130,11 +130,11 @@ RegisterOperators cuda_operators_for(const OnnxRuntimeOptions& options) {
 }
 
 std::string describe(const OnnxRuntimeLibrary& library, const OnnxRuntimeOptions& options) {
-  const char* fusion = "";
+  const char* operators = "";
   if (options.provider == "cuda") {
-    fusion = cuda_operators_for(options) != nullptr ? ", gated fusion by mmedge" : ", gated fusion by its body";
+    operators = cuda_operators_for(options) != nullptr ? ", with mmedge's operators" : ", without mmedge's operators";
   }
-  return concat(library.description, ", provider ", options.provider, fusion);
+  return concat(library.description, ", provider ", options.provider, operators);
 }
 
 class SessionOptions {
