@@ -89,7 +89,7 @@ def make_integer_model(case: Case, model: bytes) -> bytes:
 
 
 def make_idle_model(model: bytes) -> bytes:
-    """The same inputs, and an output that is one of them."""
+    """A graph of the same inputs that only hands one of them out."""
     idle = onnx.load_from_string(model)
     graph = idle.graph
     del graph.node[:], graph.initializer[:], idle.functions[:]

@@ -105,7 +105,9 @@ class GraphEditor:
         """The graph, without the initializers that no node takes any more."""
         graph = self._model.graph
         used = {name for node in self.nodes for name in node.input} | {value.name for value in graph.output}
-        kept = [entry for entry in graph.initializer if entry.name in used - set(self._constants)]
+        # A graph that was edited before has scales of the same names, and values.
+        others = used.difference(self._constants)
+        kept = [entry for entry in graph.initializer if entry.name in others]
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         graph.initializer.extend([*kept, *(entry for name, entry in self._constants.items() if name in used)])

@@ -32,10 +32,9 @@ def to_half(model: onnx.ModelProto, in_float32: Collection[str] = ()) -> onnx.Mo
     in_float32: names of nodes that stay in float32; what of theirs is INT8 stays so, read into float32.
 
     Norms, softmax, the sums of two tensors that these take, squares, means and sums over dimensions, and functions stay
-    in float32. So does all that a constant
-    which float16 cannot hold can reach before something bounds it: the masks of attention, the least length that a
-    vector is divided by. Layers with a scale too small for float16 keep their scales, and what is between them, in
-    float32.
+    in float32. So does all that a constant which float16 cannot hold can reach before something bounds it: the masks of
+    attention, the least length that a vector is divided by. Layers with a scale too small for float16 keep their
+    scales, and what is between them, in float32.
     """
     return _Half(model, in_float32).convert()
 
