@@ -1,4 +1,8 @@
-"""A preprocess object that several tests take, and change."""
+"""Preprocess objects that several tests take, and change."""
+
+from __future__ import annotations
+
+from typing import Any
 
 LOG_MEL = {
     "type": "log_mel",
@@ -21,3 +25,20 @@ LOG_MEL = {
     "dynamic_range_db": 0.0,
     "normalize": "none",
 }
+
+
+def levels_of_image(width: int, height: int, channels: str = "rgb", **changes: Any) -> dict[str, Any]:
+    """An image as floats in levels of 255, stretched to its size."""
+    count = 1 if channels == "grey" else 3
+    return {
+        "type": "image",
+        "width": width,
+        "height": height,
+        "channels": channels,
+        "fit": "stretch",
+        "interpolation": "bilinear",
+        "antialias": True,
+        "mean": [0.0] * count,
+        "std": [1 / 255] * count,
+        **changes,
+    }
