@@ -148,6 +148,8 @@ class SessionOptions {
     check(api_, api_->SetInterOpNumThreads(made, 1), "set the thread count");
     set("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
     set("session.set_denormal_as_zero", options.flush_denormals ? "1" : "0");
+    // Weights outside the graph would be taken from wherever the process happens to be, unchecked.
+    set("session.model_external_initializers_file_folder_path", "/dev/null");
     if (!options.affinities.empty()) set("session.intra_op_thread_affinities", options.affinities.c_str());
     if (!options.arena) {
       check(api_, api_->DisableCpuMemArena(made), "leave out its arena");

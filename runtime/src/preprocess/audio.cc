@@ -108,17 +108,17 @@ class AudioPreprocess : public Preprocess {
     if (window_ == 0) {
       fail(MME_INVALID_ARGUMENT, "preprocess: \"samples\" is 0, any length; a live stream needs a fixed window");
     }
-    if (live_) {
-      live_->reset();
-    } else {
-      live_ = std::make_unique<AudioStream>(kernel_, StreamStart::kSilence);
-    }
     const size_t n_mels = columns_of_a_frame();
     ring_.resize(ring_frames() * n_mels);
     const std::vector<float> silence(static_cast<size_t>(kernel_.spec().n_fft));
     kernel_.columns(silence.data(), 1, ring_.data());
     for (size_t t = 1; t < ring_frames(); ++t) std::copy_n(ring_.data(), n_mels, ring_.data() + t * n_mels);
     oldest_ = 0;
+    if (live_) {
+      live_->reset();
+    } else {
+      live_ = std::make_unique<AudioStream>(kernel_, StreamStart::kSilence);
+    }
   }
 
   void take_frames(Tensor& output) {
