@@ -1,5 +1,8 @@
 // The engine's options: providers, threads, memory, and the cache.
+#include <sys/resource.h>
+
 #include <cmath>
+#include <csignal>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -155,6 +158,20 @@ TEST_F(CacheTest, ADamagedFileIsMadeAnew) {
   fs::resize_file(only_file(), size / 2);
   expect_near(scores_with(&options), expected);
   EXPECT_GT(fs::file_size(only_file()), size / 2);
+}
+
+TEST_F(CacheTest, AFullDiskIsNoFault) {
+  const std::vector<float> expected = scores_with(nullptr);
+  const auto before = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit{};
+  getrlimit(RLIMIT_FSIZE, &limit);
+  const rlimit full = {1000, limit.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &full);
+  const std::vector<float> found = scores_with(&options);
+  setrlimit(RLIMIT_FSIZE, &limit);
+  std::signal(SIGXFSZ, before);
+  expect_near(found, expected);
+  EXPECT_TRUE(fs::is_empty(directory));
 }
 
 TEST_F(CacheTest, AMissingDirectoryIsTheCallersFault) {

@@ -71,7 +71,12 @@ void GraphCache::keep() const {
     if (entry != kept) fs::remove(entry, error);
   }
   fs::rename(scratch_, kept, error);
-  if (error) fs::remove(scratch_, error);
+  if (error) drop();
+}
+
+void GraphCache::drop() const {
+  std::error_code error;
+  fs::remove(scratch_, error);
 }
 
 }  // namespace mmedge

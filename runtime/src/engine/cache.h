@@ -25,6 +25,8 @@ class GraphCache {
   // Keeps what the engine wrote at scratch(), in place of what was kept before; nothing where it wrote nothing. A full
   // or read-only disk costs the next start its head start, so it is no error.
   void keep() const;
+  // Removes what the engine wrote at scratch(), if anything.
+  void drop() const;
 
  private:
   std::vector<std::filesystem::path> entries() const;

@@ -271,7 +271,12 @@ class OnnxRuntimeGraph : public Graph {
     } else {
       check(api_, api_->SetOptimizedModelFilePath(cold.get(), cache.scratch().c_str()), "name the cached graph");
     }
-    create(library, bytes, cold);
+    try {
+      create(library, bytes, cold);
+    } catch (const Error&) {  // it may be the disk; what is wrong with the graph is so without the cache
+      cache.drop();
+      return create(library, bytes, SessionOptions(library, options));
+    }
     cache.keep();
   }
 
