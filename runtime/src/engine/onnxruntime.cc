@@ -38,9 +38,10 @@ ONNXTensorElementDataType to_onnx(ElementType type) {
 
 class OnnxRuntimeExecution : public Execution {
  public:
-  OnnxRuntimeExecution(const OrtApi* api, OrtSession* session, bool flush_denormals,
+  // copies_inputs: the provider has memory of its own, to which ONNX Runtime copies an input when it is bound.
+  OnnxRuntimeExecution(const OrtApi* api, OrtSession* session, bool flush_denormals, bool copies_inputs,
                        const std::vector<PortInfo>& inputs, const std::vector<PortInfo>& outputs)
-      : api_(api), session_(session), flush_denormals_(flush_denormals) {
+      : api_(api), session_(session), flush_denormals_(flush_denormals), copies_inputs_(copies_inputs) {
     OrtMemoryInfo* memory = nullptr;
     check(api_, api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "describe host memory");
     memory_ = {memory, {api_->ReleaseMemoryInfo}};
@@ -53,9 +54,7 @@ class OnnxRuntimeExecution : public Execution {
 
   void bind_input(size_t index, Tensor& tensor) override {
     Bound& bound = inputs_[index];
-    if (point_at(bound, tensor)) {
-      check(api_, api_->BindInput(binding_.get(), bound.name, bound.value.get()), "bind an input");
-    }
+    if (point_at(bound, tensor) && !copies_inputs_) bind(bound);
   }
 
   void bind_output(size_t index, Tensor& tensor) override {
@@ -69,6 +68,7 @@ class OnnxRuntimeExecution : public Execution {
     if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot run any more");
     // The engine's option reaches its own threads and the one the graph was loaded in, not every caller's.
     const FloatingPointMode mode(flush_denormals_);
+    if (copies_inputs_) std::for_each(inputs_.begin(), inputs_.end(), [this](const Bound& bound) { bind(bound); });
     check(api_, api_->RunWithBinding(session_, nullptr, binding_.get()), "run the graph");
   }
 
@@ -82,6 +82,10 @@ class OnnxRuntimeExecution : public Execution {
     std::array<int64_t, Tensor::kMostDimensions + 1> shape{};  // with the batch dimension
     size_t rank = 0;
   };
+
+  void bind(const Bound& input) {
+    check(api_, api_->BindInput(binding_.get(), input.name, input.value.get()), "bind an input");
+  }
 
   // Whether `bound` had to change to hold `tensor`.
   bool point_at(Bound& bound, Tensor& tensor) {
@@ -105,7 +109,7 @@ class OnnxRuntimeExecution : public Execution {
 
   const OrtApi* api_;
   OrtSession* session_;
-  bool flush_denormals_;
+  bool flush_denormals_, copies_inputs_;
   Owned<OrtMemoryInfo> memory_;
   Owned<OrtIoBinding> binding_;
   std::vector<Bound> inputs_, outputs_;
@@ -209,7 +213,8 @@ class OnnxRuntimeGraph : public Graph {
       : api_(library.api),
         description_(describe(library, options)),
         session_(nullptr, {library.api->ReleaseSession}),
-        flush_denormals_(options.flush_denormals) {
+        flush_denormals_(options.flush_denormals),
+        on_cpu_(options.provider == "cpu") {
     if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; ONNX Runtime cannot load a graph any more");
     if (options.cache.empty()) {
       create(library, bytes, SessionOptions(library, options));
@@ -228,7 +233,7 @@ class OnnxRuntimeGraph : public Graph {
     if (options.stream != nullptr || options.profile_layers) {
       fail(MME_INVALID_ARGUMENT, "options->stream and profile_layers are for models of engine \"tensorrt\"");
     }
-    return std::make_unique<OnnxRuntimeExecution>(api_, session_.get(), flush_denormals_, inputs_, outputs_);
+    return std::make_unique<OnnxRuntimeExecution>(api_, session_.get(), flush_denormals_, !on_cpu_, inputs_, outputs_);
   }
 
  private:
@@ -312,7 +317,7 @@ class OnnxRuntimeGraph : public Graph {
   const OrtApi* api_;
   std::string description_;
   Owned<OrtSession> session_;
-  bool flush_denormals_;
+  bool flush_denormals_, on_cpu_;
   std::vector<PortInfo> inputs_, outputs_;
 };
 
