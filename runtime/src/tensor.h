@@ -1,6 +1,7 @@
 // A dense tensor that owns its memory and keeps it when it shrinks.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -66,7 +67,7 @@ constexpr int32_t to_data_type(ElementType type) {
 class HostMemory {
  public:
   virtual ~HostMemory() = default;
-  // At least 64-byte aligned; null where there is none.
+  // At least 64-byte aligned; null or an Error where there is none.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory) noexcept = 0;
 };
@@ -98,24 +99,15 @@ class Tensor {
     return {static_cast<const Element*>(data()), count_};
   }
 
-  // What was in it is kept only where the size stays the same.
+  // What was in it is kept only where the size stays the same, or where there is no memory: then nothing changes.
   void resize(ElementType type, std::span<const int64_t> shape) {
     size_t count = 1;
+    for (const int64_t size : shape) count *= static_cast<size_t>(size);
+    reserve(count * element_size(type));
     rank_ = shape.size();  // at most kMostDimensions, by whoever checked the shape
-    for (size_t i = 0; i < rank_; ++i) {
-      shape_[i] = shape[i];
-      count *= static_cast<size_t>(shape[i]);
-    }
+    std::copy(shape.begin(), shape.end(), shape_);
     type_ = type;
     count_ = count;
-    if (bytes() <= capacity_) return;
-    capacity_ = (bytes() + 63) / 64 * 64;
-    HostMemory* const source = memory_.get_deleter().source;
-    memory_.reset(static_cast<std::byte*>(source ? source->allocate(capacity_) : std::aligned_alloc(64, capacity_)));
-    if (memory_ == nullptr) {
-      capacity_ = count_ = 0;
-      throw std::bad_alloc();
-    }
   }
 
  private:
@@ -129,6 +121,16 @@ class Tensor {
       }
     }
   };
+
+  void reserve(size_t bytes) {
+    if (bytes <= capacity_) return;
+    const size_t capacity = (bytes + 63) / 64 * 64;
+    HostMemory* const source = memory_.get_deleter().source;
+    void* const memory = source ? source->allocate(capacity) : std::aligned_alloc(64, capacity);
+    if (memory == nullptr) throw std::bad_alloc();
+    memory_.reset(static_cast<std::byte*>(memory));
+    capacity_ = capacity;
+  }
 
   ElementType type_;
   size_t rank_ = 0, count_ = 0, capacity_ = 0;
