@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,6 +323,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": WORD_PIECE}, r'unk_token is "\?"; expected a token of the vocabulary'),
     ({"model": WORDS["model"] | {"dropout": 0.1}}, 'model has "dropout"'),
     ({"model": WORDS["model"] | {"vocab": {"a": -1}}}, 'gives "a" the id -1'),
+    ({"model": WORDS["model"] | {"vocab": {"a": 2**64 - 2}}}, 'gives "a" the id 18446744073709551614'),
+    ({"model": UNIGRAM | {"unk_id": 2**64 - 1}}, "unk_id is 18446744073709551615; expected a whole number"),
     ({"model": UNIGRAM | {"unk_id": 2}}, "unk_id is 2"),
     ({"model": UNIGRAM | {"unk_id": None}}, 'no "unk_id"'),
     ({"model": UNIGRAM | {"vocab": [["a"]]}}, r"vocab\[0\] is not a token and its score"),
@@ -366,6 +370,17 @@ def test_a_file_with_something_unknown_is_refused_by_its_name(
     (tmp_path / "tokenizer.json").write_text(json.dumps(WORDS | change))
     with pytest.raises(InvalidArgument, match=message):
         Pair(tmp_path, None).ours(8)  # type: ignore[arg-type]
+
+
+def test_a_charsmap_whose_leaf_is_none_changes_nothing(tmp_path: Path) -> None:
+    units = np.zeros(256, "<u4")
+    units[ord("a")] = ord("a") | 1 << 8 | 1 << 10  # it has a leaf, one unit away from its own place
+    units[ord("a") ^ 1] = 1  # not marked as one, and inside the character that the contents begin with
+    made = struct.pack("<I", units.nbytes) + units.tobytes() + "é\0".encode()
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(made).decode()}
+    model = UNIGRAM | {"vocab": [["[PAD]", 0.0], ["?", -9.0], ["a", -1.0]]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(WORDS | {"normalizer": normalizer, "model": model}))
+    assert Pair(tmp_path, None).ours(4)("a").tolist() == [2, 0, 0, 0]  # type: ignore[arg-type]
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

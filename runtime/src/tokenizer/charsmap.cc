@@ -30,7 +30,8 @@ std::string decode_base64(std::string_view text) {
 }
 
 // A unit of the double array, as darts-clone lays it out.
-uint32_t label(uint32_t unit) { return unit & (1U << 31 | 0xff); }
+constexpr uint32_t kLeaf = 1U << 31;  // of a leaf's unit, which holds where its contents begin
+uint32_t label(uint32_t unit) { return unit & (kLeaf | 0xff); }
 uint32_t offset(uint32_t unit) { return unit >> 10 << ((unit & 1U << 9) >> 6); }
 bool has_leaf(uint32_t unit) { return (unit >> 8 & 1) != 0; }
 
@@ -52,9 +53,9 @@ Charsmap::Charsmap(std::string_view base64) {
   if (first_invalid_utf8(contents_) != contents_.size()) {
     fail(MME_INVALID_ARGUMENT, "tokenizer: precompiled_charsmap does not make UTF-8");
   }
-  for (const uint32_t unit : units_) {  // the leaves' units hold where their contents begin
-    if (unit >> 31 != 0) {
-      const size_t begin = unit & ~(1U << 31);
+  for (const uint32_t unit : units_) {
+    if ((unit & kLeaf) != 0) {
+      const size_t begin = unit & ~kLeaf;
       if (begin < contents_.size() && (contents_[begin] & 0xc0) == 0x80) {
         fail(MME_INVALID_ARGUMENT, "tokenizer: precompiled_charsmap has an entry inside a character");
       }
@@ -73,8 +74,8 @@ std::optional<std::string_view> Charsmap::find(std::string_view chunk) const {
     if (label(unit) != byte) return {};
     position ^= offset(unit);
     if (!has_leaf(unit)) continue;
-    if (position >= units_.size()) return {};
-    const size_t begin = units_[position] & ~(1U << 31);
+    if (position >= units_.size() || (units_[position] & kLeaf) == 0) return {};
+    const size_t begin = units_[position] & ~kLeaf;
     if (begin >= contents_.size()) return std::string_view();
     // Ends at a NUL, or with the contents.
     const auto rest = std::string_view(contents_).substr(begin);

@@ -10,6 +10,11 @@
 
 namespace mmedge {
 
+// From 0 on, and an int32.
+inline bool is_whole_number(const nlohmann::json& value) {
+  return value.is_number_unsigned() && value.get<uint64_t>() <= INT32_MAX;
+}
+
 class Fields {
  public:
   // `path` names the object in messages, such as "normalizer".
@@ -44,7 +49,7 @@ class Fields {
   }
   int32_t number(const char* key) {
     const auto& value = at(key);
-    if (!value.is_number_unsigned() || value > INT32_MAX) wrong(key, "a whole number from 0 on");
+    if (!is_whole_number(value)) wrong(key, "a whole number from 0 on");
     return value.get<int32_t>();
   }
   // The object's "type".

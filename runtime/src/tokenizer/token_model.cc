@@ -14,7 +14,7 @@ Vocabulary read_vocabulary(Fields& fields) {
   std::vector<std::pair<std::string, int32_t>> entries;
   entries.reserve(tokens.size());
   for (const auto& [token, id] : tokens.items()) {
-    if (!id.is_number_unsigned() || id > INT32_MAX) {
+    if (!is_whole_number(id)) {
       fail(MME_INVALID_ARGUMENT, "tokenizer: ", fields.path(), ".vocab gives \"", token, "\" the id ", id.dump(),
            "; expected a whole number from 0 on");
     }

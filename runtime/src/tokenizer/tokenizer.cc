@@ -16,8 +16,7 @@ void require_right(Fields fields) {
 // A token of BertProcessing and RobertaProcessing: its name and its id.
 int32_t named_token(Fields& fields, const char* key) {
   const auto& token = fields.array(key);
-  if (token.size() != 2 || !token[1].is_number_unsigned() || token[1] > INT32_MAX)
-    fields.wrong(key, "a token and its id");
+  if (token.size() != 2 || !is_whole_number(token[1])) fields.wrong(key, "a token and its id");
   return token[1].get<int32_t>();
 }
 
@@ -78,7 +77,7 @@ void Tokenizer::read_post_processor(Fields fields) {
         if (!tokens.is_object() || !tokens.contains(name)) special.wrong("id", "one of special_tokens");
         Fields token(tokens.at(name), concat("post_processor.special_tokens.", name));
         for (const auto& id : token.array("ids")) {
-          if (!id.is_number_unsigned() || id > INT32_MAX) token.wrong("ids", "whole numbers from 0 on");
+          if (!is_whole_number(id)) token.wrong("ids", "whole numbers from 0 on");
           (sequences == 0 ? before_ : after_).push_back(id.get<int32_t>());
         }
       }
