@@ -78,7 +78,7 @@ const char* mme_status_name(mme_status status) {
   return "unknown";
 }
 
-const char* mme_last_error(void) { return last_error().c_str(); }
+const char* mme_last_error(void) { return last_error().data(); }
 
 uint32_t mme_api_version(void) { return MME_API_VERSION; }
 

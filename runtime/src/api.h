@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
 #include <new>
 #include <string>
@@ -14,9 +16,20 @@
 
 namespace mmedge {
 
-inline std::string& last_error() {
-  thread_local std::string message;
+// This thread's. Nothing destroys it: exit handlers may still call in.
+inline auto& last_error() {
+  thread_local std::array<char, 4096> message{};
   return message;
+}
+
+// What does not fit is cut off, at the end of a character.
+inline void keep_error(const char* kind, const char* message) noexcept {
+  auto& kept = last_error();
+  const int size = std::snprintf(kept.data(), kept.size(), "%s%s", kind, message);
+  if (size < static_cast<int>(kept.size())) return;
+  size_t end = kept.size() - 1;
+  while (end > 0 && (kept[end - 1] & 0xc0) == 0x80) --end;
+  kept[end - 1] = '\0';
 }
 
 // Never destroyed: exit handlers may still call in.
@@ -28,21 +41,17 @@ inline auto& models() {
 template <class Body>
 mme_status guarded(Body&& body) noexcept {
   try {
-    try {
-      body();
-      return MME_OK;
-    } catch (const Error& error) {
-      last_error() = error.what();
-      return error.status();
-    } catch (const std::bad_alloc&) {
-      last_error() = "out of memory";
-      return MME_OUT_OF_MEMORY;
-    } catch (const std::exception& error) {
-      last_error() = concat("internal error: ", error.what());
-      return MME_INTERNAL;
-    }
-  } catch (...) {  // storing the message failed
+    body();
+    return MME_OK;
+  } catch (const Error& error) {
+    keep_error("", error.what());
+    return error.status();
+  } catch (const std::bad_alloc&) {
+    keep_error("", "out of memory");
     return MME_OUT_OF_MEMORY;
+  } catch (const std::exception& error) {
+    keep_error("internal error: ", error.what());
+    return MME_INTERNAL;
   }
 }
 
