@@ -4,6 +4,7 @@
 
 #include "api.h"
 #include "files.h"
+#include "json.h"
 #include "preprocess/preprocess.h"
 
 namespace mmedge {
@@ -24,11 +25,18 @@ auto& preprocessors() {
   return table;
 }
 
+nlohmann::json read_parameters(const char* text) {
+  try {
+    return parse_json(text, MME_INVALID_ARGUMENT);
+  } catch (const nlohmann::json::exception& error) {
+    fail(MME_INVALID_ARGUMENT, "preprocess: the parameters are not valid JSON: ", error.what());
+  }
+}
+
 void create_preprocessor(const char* parameters, mme_preprocessor** preprocessor, PreprocessFiles::Read read_file) {
   require(parameters, "parameters");
   require(preprocessor, "preprocessor");
-  const auto json = nlohmann::json::parse(parameters, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) fail(MME_INVALID_ARGUMENT, "preprocess: the parameters are not valid JSON");
+  const auto json = read_parameters(parameters);
   auto object = std::make_shared<PreprocessorObject>();
   PreprocessFiles files(std::move(read_file));
   object->preprocess = make_preprocess(json, files);

@@ -1,9 +1,11 @@
 #include "bundle.h"
 
 #include <algorithm>
+#include <set>
 
 #include "error.h"
 #include "files.h"
+#include "json.h"
 #include "preprocess/preprocess.h"
 #include "sha256.h"
 
@@ -71,6 +73,16 @@ void check_output(const Bundle& bundle, OutputKind kind, const std::vector<int64
     fail(MME_BUNDLE_INVALID, "output \"", output.name, "\" of kind ", kind_name(kind), " has shape ",
          json(output.shape).dump(), "; expected ", json(expected).dump(), ", where -1 stands for any size");
   }
+}
+
+// The engine knows its tensors by their names.
+void check_names(const Bundle& bundle) {
+  std::set<std::string> inputs = {bundle.presence}, outputs;
+  const auto add = [](std::set<std::string>& known, const std::string& name) {
+    if (!known.insert(name).second) fail(MME_BUNDLE_INVALID, "two inputs or two outputs are named \"", name, "\"");
+  };
+  for (const BundleInput& input : bundle.inputs) add(inputs, input.name);
+  for (const BundleOutput& output : bundle.outputs) add(outputs, output.name);
 }
 
 // What each task has: its outputs, and settings that say nothing to another.
@@ -169,6 +181,7 @@ void read_manifest(const json& manifest, Bundle& bundle) {
   const json metric = manifest.value("metric", json());
   if (!metric.is_null()) bundle.metric = metric.get<std::string>();
   check_task(bundle);
+  check_names(bundle);
 }
 
 }  // namespace
@@ -193,7 +206,7 @@ Bundle open_bundle(const fs::path& directory, std::string_view provider) {
     if (std::string(digest.begin(), digest.end()) != expected) {
       fail(MME_BUNDLE_INVALID, "manifest.json does not match manifest.sha256");
     }
-    const json manifest = json::parse(text.begin(), text.end());
+    const json manifest = parse_json(bundle.manifest, MME_BUNDLE_INVALID);
     const json& version = manifest.at("schema_version");
     if (!version.is_number_integer() || version.get<int64_t>() < 1 || version.get<int64_t>() > kSchemaVersion) {
       fail(MME_BUNDLE_INVALID, "found manifest schema version ", version.dump(), "; this library reads 1 to ",

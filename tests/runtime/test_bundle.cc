@@ -37,7 +37,10 @@ class BundleTest : public testing::Test {
   void edit_manifest(const std::function<void(nlohmann::json&)>& edit) {
     auto manifest = nlohmann::json::parse(read(folder / "manifest.json"));
     edit(manifest);
-    const std::string text = manifest.dump();
+    write_manifest(manifest.dump());
+  }
+
+  void write_manifest(const std::string& text) {
     write(folder / "manifest.json", text);
     std::array<unsigned char, 32> digest{};
     SHA256_CTX context;
@@ -67,6 +70,29 @@ TEST_F(BundleTest, AnUntouchedCopyOpens) {
   mme_model* model = nullptr;
   ASSERT_EQ(mme_model_open(folder.c_str(), nullptr, &model), MME_OK) << mme_last_error();
   EXPECT_EQ(mme_model_close(model), MME_OK);
+}
+
+TEST_F(BundleTest, OneNestedTooDeepIsRefused) {
+  constexpr size_t kDepth = 100000;
+  const std::string nested = std::string(kDepth, '[') + std::string(kDepth, ']');
+  for (const char* key : {"\"schema_version\":", "\"preprocess\":", "\"unknown\":"}) {
+    write_manifest("{" + (key + nested) + "}");
+    EXPECT_NE(refusal().find("nested deeper than 64 levels"), std::string::npos) << mme_last_error();
+  }
+  mme_preprocessor* preprocessor = nullptr;
+  EXPECT_EQ(mme_preprocessor_create(("{\"type\":" + nested + "}").c_str(), &preprocessor), MME_INVALID_ARGUMENT);
+}
+
+TEST_F(BundleTest, TwoPortsOfOneNameAreRefused) {
+  edit_manifest([](nlohmann::json& manifest) { manifest["inputs"][1]["name"] = manifest["inputs"][0]["name"]; });
+  EXPECT_NE(refusal().find("two inputs or two outputs are named \"image\""), std::string::npos) << mme_last_error();
+  edit_manifest([](nlohmann::json& manifest) { manifest["inputs"][1]["name"] = manifest["presence"]; });
+  EXPECT_NE(refusal().find("named \"presence\""), std::string::npos) << mme_last_error();
+  edit_manifest([](nlohmann::json& manifest) {
+    manifest["inputs"][1]["name"] = "audio";
+    manifest["outputs"][1]["name"] = manifest["outputs"][0]["name"];
+  });
+  EXPECT_NE(refusal().find("named \"logits\""), std::string::npos) << mme_last_error();
 }
 
 TEST_F(BundleTest, EveryFileTruncatedAnywhereIsRefused) {
