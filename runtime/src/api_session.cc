@@ -34,6 +34,7 @@ mme_status mme_session_destroy(mme_session* session) {
 mme_status mme_session_set_image(mme_session* session, const char* input, const mme_image* image) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
+    lease->unset(input);
     lease->set_image(input, read(image, "image"));
   });
 }
@@ -41,6 +42,7 @@ mme_status mme_session_set_image(mme_session* session, const char* input, const 
 mme_status mme_session_set_audio(mme_session* session, const char* input, const mme_audio* audio) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
+    lease->unset(input);
     lease->set_audio(input, read(audio, "audio"));
   });
 }
@@ -59,6 +61,7 @@ mme_status mme_session_reset_audio(mme_session* session, const char* input) {
 mme_status mme_session_set_text(mme_session* session, const char* input, const char* text, size_t size) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
+    lease->unset(input);
     lease->set_text(input, given_text(text, size));
   });
 }
@@ -66,6 +69,7 @@ mme_status mme_session_set_text(mme_session* session, const char* input, const c
 mme_status mme_session_set_tensor(mme_session* session, const char* input, const mme_tensor* tensor) {
   return guarded([&] {
     const auto lease = sessions().lease(session, Access::kExclusive);
+    lease->unset(input);
     lease->set_tensor(input, read(tensor, "tensor"));
   });
 }

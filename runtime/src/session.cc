@@ -142,8 +142,7 @@ void Session::set(const char* name, State state, Fill fill) {
   Input& input = inputs_[find(name)];
   // The pushes of one run count together.
   const bool goes_on = state == State::kStreamed && input.state == State::kStreamed;
-  input.area.reset();
-  input.state = State::kUnset;  // a failure must not leave half a tensor to run on
+  input.unset();  // a failure must not leave half a tensor to run on
   const int64_t start = now();
   try {
     fill(input);

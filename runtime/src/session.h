@@ -51,6 +51,8 @@ class Session {
  public:
   Session(std::shared_ptr<const Model> model, size_t top_k, const ExecutionOptions& options);
 
+  // A failure of what follows is not to leave a tensor of before to run on.
+  void unset(const char* input) { inputs_[find(input)].unset(); }
   void set_image(const char* input, const mme_image& image);
   void set_audio(const char* input, const mme_audio& audio);
   void push_audio(const char* input, const mme_audio& audio);
@@ -76,6 +78,11 @@ class Session {
     std::optional<ImageArea> area;  // of the frame that was set
     State state = State::kUnset;
     int64_t begin = 0, nanoseconds = 0;  // of its preprocessing for the next run
+
+    void unset() {
+      area.reset();
+      state = State::kUnset;
+    }
   };
 
   size_t find(const char* input) const;

@@ -1,6 +1,7 @@
 // The order of calls, handles and threads.
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <thread>
 
@@ -93,6 +94,25 @@ TEST_F(SessionTest, EveryStageIsTimed) {
   EXPECT_EQ(stages,
             (std::vector<std::string>{"preprocess.image", "preprocess.audio", "engine", "postprocess", "total"}));
   EXPECT_EQ(sum, total);
+}
+
+TEST_F(SessionTest, AnInputThatWasSetWrongIsUnset) {
+  mme_result found{};
+  found.struct_size = sizeof found;
+  mme_image image = make_image(MME_IMAGE_RGB8, 40, 30, pixels);
+  image.struct_size = 1;
+  mme_tensor tensor{};
+  const auto faults = {
+      std::function([&] { return mme_session_set_image(session, "image", nullptr); }),
+      std::function([&] { return mme_session_set_image(session, "image", &image); }),
+      std::function([&] { return mme_session_set_tensor(session, "image", &tensor); }),
+      std::function([&] { return mme_session_set_audio(session, "audio", nullptr); }),
+  };
+  for (const auto& fault : faults) {
+    ASSERT_EQ(set_both(session), MME_OK) << mme_last_error();
+    EXPECT_EQ(fault(), MME_INVALID_ARGUMENT);
+    EXPECT_EQ(mme_session_run(session, &found), MME_NOT_READY);
+  }
 }
 
 TEST_F(SessionTest, AnInputMustBeSetOrMarkedAbsentBeforeEveryRun) {
