@@ -83,6 +83,11 @@ class Context : public TensorrtContext {
     return context_->setInputShape(input, dims);
   }
 
+  bool has_shape(const char* output, const int64_t* sizes, size_t rank) noexcept override {
+    const nvinfer1::Dims dims = context_->getTensorShape(output);
+    return dims.nbDims == static_cast<int32_t>(rank) && std::equal(sizes, sizes + rank, dims.d);
+  }
+
   bool set_address(const char* tensor, void* memory) noexcept override {
     return context_->setTensorAddress(tensor, memory);
   }
@@ -146,7 +151,7 @@ class Engine : public TensorrtEngine {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) TensorrtEngine* mmedge_load_tensorrt_engine_1(
+extern "C" __attribute__((visibility("default"))) TensorrtEngine* mmedge_load_tensorrt_engine_2(
     void* library, const TensorrtPlan& plan, std::string* errors) noexcept {
   try {
     auto engine = std::make_unique<Engine>(library, plan);

@@ -22,6 +22,8 @@ class TensorrtContext {
   virtual ~TensorrtContext() = default;
   // With the batch dimension. False where it is outside what the engine was built for; so are the others' faults.
   virtual bool set_shape(const char* input, const int64_t* sizes, size_t rank) noexcept = 0;
+  // Of an output, for the inputs' shapes: whether it is this, with the batch dimension.
+  virtual bool has_shape(const char* output, const int64_t* sizes, size_t rank) noexcept = 0;
   virtual bool set_address(const char* tensor, void* memory) noexcept = 0;
   virtual bool enqueue(CUstream_st* stream) noexcept = 0;
   // From now on every enqueue() waits for the end and tells `times`, which outlives this, what each layer took.
@@ -54,6 +56,6 @@ struct TensorrtPlan {
 using LoadTensorrtEngine = TensorrtEngine* (*)(void* library, const TensorrtPlan& plan, std::string* errors) noexcept;
 
 // The name a backend gives it; another one for every change of what is above.
-inline constexpr const char* kLoadTensorrtEngine = "mmedge_load_tensorrt_engine_1";
+inline constexpr const char* kLoadTensorrtEngine = "mmedge_load_tensorrt_engine_2";
 
 }  // namespace mmedge

@@ -209,6 +209,13 @@ class TensorrtExecution : public Execution {
         refuse("take the size of input \"", name, "\", which the engine was not built for");
       }
     }
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      const std::string& name = engine_.outputs()[i].name;
+      if (!variant.context->has_shape(name.c_str(), outputs_[i].shape.data(), outputs_[i].shape.size())) {
+        fail(MME_ENGINE_FAILED, "the engine gives output \"", name,
+             "\" another size than the bundle says; build it anew");
+      }
+    }
     if (profiles_) variant.context->profile(layer_times_);
     variant.shapes = shapes_;
     return variant;

@@ -17,6 +17,11 @@ namespace {
 
 constexpr size_t kScratch = 4096;
 
+bool told(const char* variable, const std::string& tensor) {
+  const char* name = std::getenv(variable);
+  return name != nullptr && name == tensor;
+}
+
 class Context : public TensorrtContext {
  public:
   Context(const Graph& graph, void* scratch)
@@ -35,11 +40,13 @@ class Context : public TensorrtContext {
     return true;
   }
 
+  bool has_shape(const char* output, const int64_t* sizes, size_t rank) noexcept override {
+    return !told("MMEDGE_TEST_RESIZES", output) &&
+           std::ranges::equal(tensors_.at(output).shape(), std::span(sizes, rank).subspan(1));
+  }
+
   bool set_address(const char* tensor, void* memory) noexcept override {
-    if (const char* refused = std::getenv("MMEDGE_TEST_REFUSES");
-        refused != nullptr && refused == std::string(tensor)) {
-      return false;
-    }
+    if (told("MMEDGE_TEST_REFUSES", tensor)) return false;
     addresses_[tensor] = memory;
     return true;
   }
@@ -111,7 +118,7 @@ class Engine : public TensorrtEngine {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) TensorrtEngine* mmedge_load_tensorrt_engine_1(
+extern "C" __attribute__((visibility("default"))) TensorrtEngine* mmedge_load_tensorrt_engine_2(
     void*, const TensorrtPlan& plan, std::string* errors) noexcept {
   try {
     return new Engine(plan);

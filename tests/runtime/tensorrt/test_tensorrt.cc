@@ -226,6 +226,23 @@ TEST_F(TensorrtTest, ShortMemoryOfTheGpuIsAStatusOfItsOwnAndLeavesTheSessionUsab
   EXPECT_EQ(run(opened.session, kMoments[0]), reference);
 }
 
+TEST_F(TensorrtTest, AnOutputOfAnotherSizeThanItsTensorIsRefusedBeforeTheRun) {
+  write_engine();
+  Opened opened;
+  start(opened);
+  EXPECT_EQ(mme_session_set_absent(opened.session, "image"), MME_OK);
+  const mme_audio audio = make_audio(samples, 16000);
+  EXPECT_EQ(mme_session_set_audio(opened.session, "audio", &audio), MME_OK);
+  mme_result result{};
+  result.struct_size = sizeof result;
+  setenv("MMEDGE_TEST_RESIZES", "logits", 1);
+  EXPECT_EQ(mme_session_run(opened.session, &result), MME_ENGINE_FAILED);
+  unsetenv("MMEDGE_TEST_RESIZES");
+  EXPECT_NE(std::string(mme_last_error()).find("gives output \"logits\" another size"), std::string::npos)
+      << mme_last_error();
+  EXPECT_EQ(run(opened.session, kMoments[0]), expected(kMoments[0]));
+}
+
 TEST_F(TensorrtTest, LayersAreTimedOnRequest) {
   write_engine();
   mme_session_options session_options{};
