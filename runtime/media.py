@@ -15,6 +15,9 @@ from mmedge.runtime.inputs import Audio
 
 _MOST_SAMPLES = 1 << 26  # a small compressed file may unpack to anything
 
+# Pillow has more, some of which start programs.
+_IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
 Source = str | os.PathLike[str] | bytes
 
 
@@ -29,7 +32,8 @@ def _open(source: Source, name: str) -> tuple[Any, str]:
 def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
     """Decode an image upright: uint8 [height, width] if the file is grey, else RGB [height, width, 3].
 
-    The EXIF orientation is applied. `source` is a path or the file's bytes; `name` stands for bytes in errors.
+    BMP, GIF (its first picture), JPEG, JPEG 2000, PNG, PNM, TIFF and WebP are known. The EXIF orientation is applied.
+    `source` is a path or the file's bytes; `name` stands for bytes in errors.
 
     Raises:
         DataError: the file is missing, empty, cut short, too large (Pillow's limit) or not an image.
@@ -40,7 +44,7 @@ def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            with Image.open(file, formats=_IMAGE_FORMATS) as image:
                 image.load()
                 upright = ImageOps.exif_transpose(image)
     except FileNotFoundError as error:

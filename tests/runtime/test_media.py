@@ -30,6 +30,19 @@ def jpeg(orientation: int) -> bytes:
     return file.getvalue()
 
 
+def test_a_picture_that_a_program_would_have_to_draw_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n"
+    with pytest.raises(DataError, match=r"7\.png: not a readable image: unknown format"):
+        decode_image(script, "7.png")
+    assert not (tmp_path / "started").exists()
+
+
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_exif_orientation_is_applied_like_the_frame_rotation(orientation: int, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(jpeg(orientation))
