@@ -43,10 +43,10 @@ def emit_cpu(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collec
     """The graph with the layers and tables named in `chosen` in INT8, for ONNX Runtime's kernels of uint8 times int8.
 
     A convolution takes and gives uint8; a matrix product takes uint8, and gives float where what follows computes in
-    float. A sum of two integer tensors is an integer sum, and what only it takes is on its steps. A ReLU before a
-    rounding is part of the rounding. A product over the last of three dimensions is written over two, together with its
-    sum, as the kernel takes it; one of more dimensions, or of some that are not fixed, stays in float. The gated fusion
-    of integers is mmedge::QGatedFusion.
+    float. A sum of two integer tensors is an integer sum, and what only it takes has at least its range. A ReLU before
+    a rounding is part of the rounding. A product over the last of three dimensions is written over two, together with
+    its sum, as the kernel takes it; one of more dimensions, or of some that are not fixed, stays in float. The gated
+    fusion of integers is mmedge::QGatedFusion.
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
@@ -67,7 +67,7 @@ class _CpuEmitter:
         sources = [name for fusion in self._fusions.values() for name in fusion.sources]
         integers = find_integers(model, layers, sources)
         self._sums, self._taken, self._made = integers.sums, integers.taken, integers.made
-        # On its own steps, what joins a sum would be cut off before the sum is.
+        # In a range below the sum's, what joins it would be cut off before the sum is; but by its Clip it is so anyway.
         self._joined = {name: self._sums[entry].output for entry, name in integers.joined.items()}
         self._folded = {node for layer in layers for node in (layer.bias_node, layer.relu_node)}
         self._folded |= {entry.relu_node for entry in self._sums.values()}
@@ -109,7 +109,9 @@ class _CpuEmitter:
     def _grid(self, name: str) -> Grid:
         root = self._index.root(name)
         producer = self._index.producers.get(root)
-        amax = self._ranges[self._joined.get(root, root)]
+        amax = self._ranges[root]
+        if root in self._joined and (producer is None or producer.op_type != "Clip"):
+            amax = max(amax, self._ranges[self._joined[root]])
         never_negative = producer is not None and (
             producer.op_type in _NEVER_NEGATIVE or starts_at_zero(self._index, producer)
         )

@@ -135,6 +135,56 @@ def convolutions_around(between: list[onnx.NodeProto]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def branches(*nodes: onnx.NodeProto, **constants: float) -> onnx.ModelProto:
+    """Nodes from "x" through convolutions of one weight to "s", which another convolution takes."""
+    weights = {name: np.full((1, 1, 1, 1) if name.startswith("w") else (), v) for name, v in constants.items()}
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Conv", ["s", "w9"], ["z"], "last")],
+        "branches",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 4, 4])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 1, 4, 4])],
+        [
+            numpy_helper.from_array(np.array(v, np.float32), name)
+            for name, v in ({"w9": np.ones((1,) * 4)} | weights).items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        branches(
+            helper.make_node("Conv", ["x", "wa"], ["a"], "conv0"),
+            helper.make_node("Conv", ["x", "wb"], ["b"], "conv1"),
+            helper.make_node("Add", ["a", "b"], ["s"], "sum"),
+            wa=10,
+            wb=-9,
+        ),
+        branches(
+            helper.make_node("Conv", ["x", "wa"], ["a"], "conv0"),
+            helper.make_node("Conv", ["a", "wb"], ["b"], "conv1"),
+            helper.make_node("Clip", ["b", "zero", "six"], ["c"], "clip"),
+            helper.make_node("Add", ["a", "c"], ["s"], "sum"),
+            wa=4,
+            wb=4,
+            zero=0,
+            six=6,
+        ),
+    ],
+    ids=["branches that nearly cancel", "a clip before the sum"],
+)
+def test_what_joins_a_sum_is_not_cut_off_by_its_range(model: onnx.ModelProto) -> None:
+    x = np.random.default_rng(1).standard_normal((64, 1, 4, 4)).astype(np.float32)
+    names, layers = tensors_to_range(model), [layer.name for layer in find_layers(model)]
+    values = session_on_one_thread(with_outputs(model, names)).run(names, {"x": x})
+    ranges = {name: float(np.abs(found).max()) for name, found in zip(names, values, strict=True)}
+    (expected,) = session_on_one_thread(model).run(None, {"x": x})
+    (found,) = session_on_one_thread(emit_cpu(model, ranges, layers)).run(None, {"x": x})
+    largest_step = max(ranges.values()) / 127
+    assert np.abs(found - expected).max() < 3 * largest_step  # half a one for each of up to six roundings
+
+
 @pytest.mark.parametrize("between", BETWEEN)
 def test_what_a_convolution_gives_to_floats_is_rounded_in_both_graphs(between: str) -> None:
     model = convolutions_around(BETWEEN[between])
