@@ -34,7 +34,7 @@ def range_mse(histogram: Histogram) -> float:
     """The range whose rounding and cutting off together lie least from the values, by the mean square."""
     middles = (np.arange(BINS) + 0.5) * histogram.width
     errors = {}
-    for candidate in _candidates(histogram):
+    for _, candidate in _candidates(histogram):
         step = candidate / LEVELS
         rounded = np.minimum(np.rint(middles / step), LEVELS) * step
         errors[candidate] = float(histogram.counts @ np.square(rounded - middles))
@@ -46,18 +46,17 @@ def range_entropy(histogram: Histogram) -> float:
     divergence, what is cut off being counted at the edge (Migacz, "8-bit inference with TensorRT", GTC 2017). Zeros,
     which every range keeps as they are, do not count.
     """
-    divergences = {
-        candidate: _divergence(histogram.counts, round(candidate / histogram.width))
-        for candidate in _candidates(histogram)
-    }
+    divergences = {candidate: _divergence(histogram.counts, end) for end, candidate in _candidates(histogram)}
     return min(divergences, key=divergences.__getitem__, default=histogram.largest)
 
 
-def _candidates(histogram: Histogram) -> list[float]:
-    """Whole numbers of bins, from one per level to the largest value; none for a histogram without values."""
+def _candidates(histogram: Histogram) -> list[tuple[int, float]]:
+    """Whole numbers of bins, from one per level to the largest value, and the magnitudes they reach; none for a
+    histogram without values.
+    """
     used = int(np.flatnonzero(histogram.counts).max(initial=-1)) + 1
     ends = np.unique(np.linspace(min(LEVELS + 1, used), used, _CANDIDATES).astype(int))
-    return [min(float(end) * histogram.width, histogram.largest) for end in ends if end]
+    return [(int(end), min(float(end) * histogram.width, histogram.largest)) for end in ends if end]
 
 
 def _divergence(counts: np.ndarray[tuple[int], np.dtype[np.int64]], end: int) -> float:

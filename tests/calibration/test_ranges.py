@@ -64,6 +64,12 @@ def test_a_range_is_never_past_what_was_seen(values: npt.NDArray[np.float32], me
     assert found > 0 or histogram.largest == 0
 
 
+@pytest.mark.parametrize("values", [[1.3], [0.0, 1.0], [0.1, 0.9], [0.5, 1.0, 3.99]])
+@pytest.mark.parametrize("method", ["entropy", "mse"])
+def test_a_few_values_alone_are_not_cut_off(values: list[float], method: str) -> None:
+    assert METHODS[method](histogram_of(np.repeat(np.array(values, np.float32), 1000))) == pytest.approx(max(values))
+
+
 def test_a_nan_is_left_out_and_counted() -> None:
     histogram = histogram_of(np.array([np.nan, 1, 2, 3], np.float32))
     assert range_minmax(histogram) == 3
