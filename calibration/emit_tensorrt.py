@@ -17,6 +17,9 @@ from mmedge.calibration.layers import activation_scale, find_integers, find_laye
 _ON_THE_WAY = MOVES | {"Cast", "QuantizeLinear", "DequantizeLinear"}
 
 
+_FUSIONS = "mmedge.int8_fusions"
+
+
 def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:
     """The graph with the layers and tables named in `chosen` in INT8, for strongly typed networks of TensorRT 10, 11
     and RTX.
@@ -24,7 +27,8 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
     A layer's input and weights are quantised and read back before it; its bias stays float, its ReLU where it is. Of a
     sum that takes a chosen layer's output, the other branch is quantised, so that the sum becomes part of the layer.
     What a CPU has in integers is quantised for what computes in float, too: both graphs round the same tensors. A table
-    is read before the lookup, since engines take steps per channel of constants only.
+    is read before the lookup, since engines take steps per channel of constants only. Gated fusions among `chosen` stay
+    as they are, but the graph's metadata names them, for `quantize_fusions`.
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
@@ -57,7 +61,16 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
             rounded = integers.read_by(node)
             copy.input[:] = [pair(name) if name in rounded else name for name in node.input]
         editor.nodes.append(copy)
-    return editor.finish()
+    made = editor.finish()
+    fusions = [fusion.name for fusion in find_fusions(model) if fusion.name in chosen]
+    if fusions:
+        made.metadata_props.add(key=_FUSIONS, value="\n".join(fusions))
+    return made
+
+
+def chosen_fusions(model: onnx.ModelProto) -> list[str]:
+    """The gated fusions chosen for INT8 in a graph of `emit_tensorrt`."""
+    return next((entry.value.split("\n") for entry in model.metadata_props if entry.key == _FUSIONS), [])
 
 
 def quantize_fusions(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collection[str]) -> onnx.ModelProto:

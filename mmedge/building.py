@@ -288,7 +288,7 @@ def plugin_library() -> Path:
 def graph_for_plugin(bundle: Path) -> bytes:
     """The graph for TensorRT, an ONNX file, with its fused operators by mmedge's plugin.
 
-    Where it is in INT8, so are those that the bundle's graph for the CPU has in INT8.
+    Where it is in INT8, so are those that were chosen for it.
 
     Raises:
         BundleError: the bundle is damaged. ExportError: as `for_plugin`. CalibrationError: as `quantize_fusions`; or it
@@ -296,14 +296,13 @@ def graph_for_plugin(bundle: Path) -> bytes:
     """
     import onnx
 
-    from mmedge.calibration.emit_tensorrt import quantize_fusions
+    from mmedge.calibration.emit_tensorrt import chosen_fusions, quantize_fusions
     from mmedge.calibration.table import CALIBRATION_FILE, read_calibration
     from mmedge.export.plugins import for_plugin
 
-    manifest = read_manifest(bundle)
-    graph = graph_for_tensorrt(manifest)
-    model, first = (onnx.load(bundle / path) for path in (graph.path, manifest.graphs[0].path))
-    fusions = [node.name for node in first.graph.node if node.op_type == "QGatedFusion"]
+    graph = graph_for_tensorrt(read_manifest(bundle))
+    model = onnx.load(bundle / graph.path)
+    fusions = chosen_fusions(model)
     if graph.precision == "int8" and fusions:
         model = quantize_fusions(model, read_calibration(bundle / CALIBRATION_FILE).ranges, fusions)
     content: bytes = for_plugin(model).SerializeToString()

@@ -138,8 +138,8 @@ def test_the_tokens_it_is_tried_with_are_in_a_small_vocabulary(bundles: Path, tm
 
 
 def calibrated(folder: Path, like: Path, *, integers: bool, fusion: bool, calibration: str | None = None) -> Path:
-    """A bundle with a graph for TensorRT, in INT8 or float16, beside one for the CPU that has the fusion in INT8 or
-    not. calibration: of another text.
+    """A bundle with a graph for TensorRT, in INT8 or float16 and its fusion chosen for INT8 or not, beside one for the
+    CPU. calibration: of another text.
     """
     model, manifest = onnx.load(like / "model.onnx"), read_manifest(like)
     layers, fusions = ([entry.name for entry in found] for found in (find_layers(model), find_fusions(model)))
@@ -151,7 +151,9 @@ def calibrated(folder: Path, like: Path, *, integers: bool, fusion: bool, calibr
     changes = {"path": "model.tensorrt.onnx", "precision": precision, "target": "tensorrt", "opset": 19}
     files = {
         cpu.path: emit_cpu(model, ranges, layers + fusions * fusion).SerializeToString(),
-        "model.tensorrt.onnx": to_half(emit_tensorrt(model, ranges, layers * integers)).SerializeToString(),
+        "model.tensorrt.onnx": to_half(
+            emit_tensorrt(model, ranges, layers * integers + fusions * fusion)
+        ).SerializeToString(),
         CALIBRATION_FILE: (table.to_json() if calibration is None else calibration).encode(),
     }
     graphs = [cpu.model_copy(update={"precision": "int8"}), cpu.model_copy(update=changes)]
@@ -160,12 +162,16 @@ def calibrated(folder: Path, like: Path, *, integers: bool, fusion: bool, calibr
     return folder
 
 
-def test_the_plugins_fusion_is_in_integers_where_that_of_the_cpu_is(digits_bundle: Path, tmp_path: Path) -> None:
+def test_the_plugins_fusion_is_in_integers_where_it_was_chosen(digits_bundle: Path, tmp_path: Path) -> None:
     bundle = calibrated(tmp_path / "made.mme", digits_bundle, integers=True, fusion=True)
     made = onnx.load_from_string(graph_for_plugin(bundle))
     (node,) = [node for node in made.graph.node if node.domain]
     (fusion,) = find_fusions(onnx.load(digits_bundle / "model.onnx"))
     assert (node.op_type, node.name, len(node.input)) == ("QGatedFusion", fusion.name, 1 + 9 * 2)
+    # Engines are kept by TensorRT's graph, so the choice must show in it.
+    other = calibrated(tmp_path / "other.mme", digits_bundle, integers=True, fusion=False)
+    one, another = ((of / "model.tensorrt.onnx").read_bytes() for of in (bundle, other))
+    assert one != another
 
 
 @pytest.mark.parametrize(("integers", "fusion"), [(True, False), (False, True)])
