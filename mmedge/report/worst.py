@@ -105,7 +105,8 @@ def _card(outcome: Outcome, found: Sequence[str], with_region: bool) -> Card:
     sample, prediction = outcome.sample, outcome.prediction
     facts = [("truth", _with_scores(sample.labels, outcome)), ("found", _with_scores(found, outcome))]
     if outcome.region:
-        facts.append(("IoU", f"map {outcome.region[0]:.2f}, box {outcome.region[1]:.2f}"))
+        of_map, of_box = outcome.region
+        facts.append(("IoU", f"map {of_map:.2f}" + (f", box {of_box:.2f}" if of_box is not None else "")))
     columns = [(name, str(value)[:_MOST_CHARACTERS]) for name, value in sample.columns.items()]
     facts += [*columns[:_MOST_COLUMNS], ("line", str(sample.line))]
     region = prediction.region if with_region else None

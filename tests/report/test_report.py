@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,13 @@ def test_the_surest_errors_come_first_and_bring_their_data(evaluations: dict[str
     assert page.text.count(QUESTION) == len(page.all("audio", "src")) >= len(wrong)
     samples, rate = soundfile.read(io.BytesIO(b64decode(page.all("audio", "src")[0].split(",")[1])))
     assert (len(samples), rate) == (4000, 8000)
+
+
+def test_a_region_without_a_box_is_shown_by_its_map(evaluations: dict[str, Evaluation], tmp_path: Path) -> None:
+    last = evaluations["vqa"].subsets[-1]
+    outcomes = [replace(outcome, region=(0.25, None)) for outcome in last.outcomes]
+    evaluation = replace(evaluations["vqa"], subsets=[replace(last, outcomes=outcomes)])
+    assert "map 0.25" in page_of(evaluation, tmp_path / "report.html").text
 
 
 def test_no_error_means_no_gallery_of_errors(samples: list[Sample], tmp_path: Path) -> None:
