@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmedge.export.errors import ExportError
+from mmedge.export.functions import append_functions
 
 TOLERANCE = 1e-5  # absolute, on values between 0 and 1
 
@@ -88,6 +89,7 @@ def _run_node(
     cut.graph.input.append(onnx.helper.make_tensor_value_info("mmedge_probe", onnx.TensorProto.FLOAT, probe.shape))
     if all(value.name != node.output[0] for value in cut.graph.output):
         cut.graph.output.append(onnx.helper.make_empty_tensor_value_info(node.output[0]))
+    append_functions(cut)
     session = onnxruntime.InferenceSession(cut.SerializeToString(), providers=["CPUExecutionProvider"])
     feeds = {name: tensor.numpy() for name, tensor in inputs.items()}
     output: np.ndarray[Any, Any] = session.run([node.output[0]], feeds | {"mmedge_probe": probe})[0]

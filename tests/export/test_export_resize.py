@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmedge.export.errors import ExportError
 from mmedge.export.graph import export_graph, to_bytes
 from mmedge.export.targets import find_target
+from mmedge.models.fusion import GatedFusion
 
 
 class Resize(nn.Module):
@@ -50,6 +51,21 @@ def test_an_antialiased_resize_is_pytorchs_within_1e_5() -> None:
     for way, found in zip(ways, run(export(x, *ways), x), strict=True):
         expected = nn.functional.interpolate(x, **way).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5, err_msg=str(way))
+
+
+def test_a_resize_goes_beside_a_fused_operator() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fusion = GatedFusion([4, 4], 8)
+
+        def forward(self, x: Tensor, presence: Tensor) -> Tensor:
+            small = nn.functional.interpolate(x, size=(2, 2), mode="bilinear").flatten(1)
+            return self.fusion([small, small], presence).vector
+
+    inputs = {"x": torch.rand(1, 1, 5, 5), "presence": torch.ones(1, 2, dtype=torch.bool)}
+    model = export_graph(Both(), inputs, target=find_target("onnxruntime"), output_names=["y"])
+    assert {"Resize", "GatedFusion"} <= {node.op_type for node in model.graph.node}
 
 
 def test_a_resize_that_the_exporter_gets_wrong_stops_the_export_and_is_named() -> None:
