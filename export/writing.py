@@ -42,14 +42,20 @@ def check_destination(destination: Path, overwrite: bool) -> None:
 
 @contextmanager
 def staged(destination: Path) -> Iterator[Path]:
-    """A folder beside `destination` that takes its place if the body succeeds, and is removed if it does not."""
+    """A folder beside `destination` that takes its place if the body succeeds, and is removed if it does not: then what
+    was there is there again.
+    """
     staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    folder = staging / "new"
+    folder, old = staging / "new", staging / "old"
     folder.mkdir()
     try:
         yield folder
         if destination.exists():
-            os.rename(destination, staging / "old")
+            os.rename(destination, old)
         os.rename(folder, destination)
+    except BaseException:
+        if old.exists() and not destination.exists():
+            os.rename(old, destination)
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

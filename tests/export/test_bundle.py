@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from mmedge.export.engines import check_parse
+from mmedge.export.writing import staged
 from mmedge.models import FusedModel
 from mmedge.runtime import Session, read_manifest
 from mmedge.runtime.errors import BundleError, InvalidArgument, ParityError
@@ -69,6 +71,28 @@ def test_an_existing_bundle_is_replaced_only_on_request_and_only_by_one_that_pas
     assert (destination / "manifest.json").read_bytes() != before
     assert [entry.name for entry in tmp_path.iterdir()] == ["digits.mme"]
     Session(destination)
+
+
+def test_a_bundle_is_put_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old.mme").mkdir()
+    (tmp_path / "old.mme" / "manifest.json").write_text("old")
+    rename = os.rename
+
+    def broken_off(source: Path, destination: Path) -> None:
+        if Path(source).name == "new":
+            raise KeyboardInterrupt
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", broken_off)
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "old.mme") as folder:
+        (folder / "manifest.json").write_text("new")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        "old.mme",
+        "old.mme/manifest.json",
+    ]
+    assert (tmp_path / "old.mme" / "manifest.json").read_text() == "old"
 
 
 def test_what_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None:
