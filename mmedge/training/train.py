@@ -76,8 +76,8 @@ def train(
     Raises:
         DataError: the data cannot be used. CheckpointError: nothing to resume, or a run of another recipe.
         RecipeError: the model, its precision or its batches cannot be had. TrainingError: a loss or gradient
-            that is no finite number. InvalidArgument: the output is the checkpoint of `qat`. CalibrationError: a
-            tensor has no range.
+            that is no finite number. InvalidArgument: the output is the checkpoint of `qat`, or has a folder
+            "checkpoints" or "tensorboard" of something else. CalibrationError: a tensor has no range.
     """
     recipe = recipe.model_copy(update={"tune": {}})
     output = Path(recipe.output if output is None else output)
@@ -92,6 +92,7 @@ def train(
     described = recipe.model_dump(mode="json") | ({} if qat is None else {"qat": str(qat.checkpoint)})
     last = _resume_from(checkpoints, described) if resume else None
     if last is None and processes.is_main_process:
+        _check_own(output, checkpoints)
         shutil.rmtree(output / "tensorboard", ignore_errors=True)
         _start_over(checkpoints, described)
         if qat is None:
@@ -274,6 +275,17 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     )
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs are torchrun's matter; the Trainer would split the batch in threads
     return args
+
+
+def _check_own(output: Path, checkpoints: Path) -> None:
+    """Raise where what starting over removes may be someone else's."""
+    board = output / "tensorboard"
+    files = list(board.iterdir()) if board.is_dir() else []
+    strange = [file for file in files if not file.name.startswith("events.out.tfevents.")]
+    if checkpoints.exists() and not (checkpoints / RECIPE_FILE).is_file():
+        strange.append(checkpoints)
+    if strange:
+        raise InvalidArgument(f"{strange[0]} is of no training of mmedge, which would remove it; choose another output")
 
 
 def _start_over(checkpoints: Path, described: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
 from mmedge.models import load_checkpoint
-from mmedge.runtime.errors import CheckpointError, DataError
+from mmedge.runtime.errors import CheckpointError, DataError, InvalidArgument
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import Recipe
 from mmedge.training.train import train
@@ -88,6 +88,16 @@ def test_resuming_refuses_another_recipe_and_names_what_changed(recipe: Recipe, 
 def test_resuming_without_a_checkpoint_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         train(recipe, tmp_path / "nothing", resume=True)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/precious.pt", "tensorboard/notes.txt"])
+def test_folders_of_something_else_are_not_removed(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InvalidArgument, match="is of no training of mmedge, which would remove it"):
+        train(recipe, tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name.split("/")[0]]
 
 
 def test_a_label_with_no_training_sample_is_named(recipe: Recipe) -> None:
