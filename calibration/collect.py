@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,8 @@ class Collector:
             done, rows, first_nan = found["done"], found["rows"], found["first_nan"]
         except (ValueError, KeyError, TypeError) as error:
             raise CalibrationError(f"{self._state} is damaged ({error}); remove it to start over") from error
-        before.check_same(origin, f"{self._state}, the state of a pass that was broken off,")
+        before = replace(before, method=origin.method)  # which only says what is made of the histograms
+        before.check_same(origin, f"{self._state}, the state of a pass that was broken off,", "remove it to start over")
         self._histograms, self._rows, self._first_nan = histograms, rows, first_nan
         return int(done)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Origin:
             structure_hash(model), weights_hash(model), hashlib.sha256(preprocessing.encode()).hexdigest(), data, method
         )
 
-    def check_same(self, wanted: Origin, what: str) -> None:
+    def check_same(self, wanted: Origin, what: str, remedy: str = "calibrate again") -> None:
         """Raise CalibrationError, naming each field that differs from `wanted`; `what` is the stale thing's name."""
         found, expected = asdict(self), asdict(wanted)
         differing = [
@@ -50,7 +51,7 @@ class Origin:
             if found[field] != expected[field]
         ]
         if differing:
-            raise CalibrationError(f"{what} was made from other: {', '.join(differing)}; calibrate again")
+            raise CalibrationError(f"{what} was made from other: {', '.join(differing)}; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class TensorRange:
     minimum: float
     maximum: float
     nans: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.range) and self.range >= 0):
+            raise ValueError(f"found a range of {self.range}; expected a number of at least 0")
 
 
 @dataclass(frozen=True)

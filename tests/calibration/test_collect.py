@@ -113,8 +113,10 @@ def test_the_state_of_another_pass_is_refused(
 
     with pytest.raises(KeyboardInterrupt):
         collect([*samples(2), ("last", fail)], state=state)
-    with pytest.raises(CalibrationError, match=r"other: data \(it has of the test"):
+    with pytest.raises(CalibrationError, match=r"other: data \(it has of the test.*; remove it to start over"):
         collect(samples(), replace(origin, data="others"), state=state)
+    other_method = replace(origin, method="percentile")
+    assert collect(samples(), other_method, state=state).ranges == collect(samples(), other_method).ranges
     state.write_text("{}")
     with pytest.raises(CalibrationError, match="damaged"):
         collect(samples(), state=state)
@@ -151,7 +153,8 @@ def test_a_calibration_comes_back_from_its_file(collect: Callable[..., Calibrati
     file = tmp_path / "calibration.json"
     file.write_text(made.to_json())
     assert read_calibration(file) == made
-    for wrong in ('{"version": 2}', "{", "[]", '{"version": 1}'):
+    broken = [made.to_json().replace('"range": ', f'"range": {value}, "was": ') for value in ('"wide"', "NaN", "-1")]
+    for wrong in ('{"version": 2}', "{", "[]", '{"version": 1}', *broken):
         file.write_text(wrong)
         with pytest.raises(CalibrationError, match="calibrate again"):
             read_calibration(file)
