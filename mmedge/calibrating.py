@@ -278,6 +278,9 @@ class _Work:
             file = file / CALIBRATION_FILE if file.is_dir() else file
             self._calibration = read_calibration(file)
             self._calibration.origin.check_same(origin, str(file))
+            missing = set(tensors_to_range(self.model)).difference(self._calibration.ranges)
+            if missing:
+                raise CalibrationError(f"{file} has no range of {', '.join(sorted(missing))}; calibrate again")
             return self._calibration
         state = self._destination.with_name(f".{self._destination.name}.calibration")
         collector = Collector(self.model, self.manifest, self.bundle, tensors_to_range(self.model), state=state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,14 @@ import pytest
 import soundfile
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from scenes import LABELS as SHAPES
+from scenes import answer, make_scenes
 
-from mmedge.calibrating import Settings, calibrate_bundle
+from mmedge.calibrating import Settings, accuracy_drop, calibrate_bundle
 from mmedge.calibration.errors import CalibrationError
 from mmedge.cli.calibrated import print_calibrated
+from mmedge.data.folder import read_split
+from mmedge.evaluation import evaluate
 
 LABELS = ["black", "grey"]
 
@@ -58,6 +63,26 @@ def bundle(destination: Path, level: int, size: float, last: str = "Relu") -> Pa
     }
     make_bundles.write_hand_made(destination, model, parts)
     return destination
+
+
+def test_ranges_of_a_file_are_those_of_every_tensor(tmp_path: Path) -> None:
+    data, settings = pictures(tmp_path / "data", 8), Settings()
+    source = bundle(tmp_path / "source.mme", 8, 1.0)
+    calibrate_bundle(source, tmp_path / "first.mme", data, settings)
+    found = json.loads((tmp_path / "first.mme" / "calibration.json").read_text())
+    del found["tensors"]["pixels"]
+    (tmp_path / "less.json").write_text(json.dumps(found))
+    with pytest.raises(CalibrationError, match=r"less\.json has no range of pixels; calibrate again"):
+        calibrate_bundle(source, tmp_path / "second.mme", data, replace(settings, ranges=tmp_path / "less.json"))
+    assert not (tmp_path / "second.mme").exists()
+
+
+def test_a_metric_without_a_value_is_no_budget(tmp_path: Path) -> None:
+    samples = read_split(make_scenes(tmp_path), "validation", ["image"])
+    alike = [sample for sample in samples if sample.label == SHAPES[0]]
+    scores = evaluate(answer, alike, ["image"], [], task="embedding")
+    with pytest.raises(CalibrationError, match="the budget is of eer, which has no value on these samples"):
+        accuracy_drop(scores, scores)
 
 
 @pytest.mark.parametrize(
