@@ -27,7 +27,7 @@ from mmedge.calibration.half import as_an_engine_computes, nodes_in_half
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
-from mmedge.data.folder import Sample, read_split
+from mmedge.data.folder import Sample, read_split, spread
 from mmedge.evaluation import Evaluation, evaluate
 from mmedge.export.writing import check_destination, staged, write_bundle
 from mmedge.predicting import bundle_predictor
@@ -353,16 +353,19 @@ def _precision(graph: onnx.ModelProto) -> Literal["fp32", "fp16", "int8"]:
     return "fp16" if TensorProto.FLOAT16 in types else "fp32"
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """So many of `samples`, or all, evenly."""
-    step = max(len(samples) // count, 1)
-    return list(samples[::step][:count])
-
-
 def accuracy_drop(before: Evaluation, after: Evaluation) -> float:
     """How much worse the main metric is, in points of a hundred: with all modalities, or on average over the subsets,
     whichever is more. (A subset that can but guess goes up and down by more than any budget.)
+
+    Raises:
+        CalibrationError: the metric has no value with all modalities.
     """
+    for main in (before.subsets[-1].main, after.subsets[-1].main):
+        if main.value is None:
+            raise CalibrationError(
+                f"the budget is of {main.name}, which has no value on these samples with all modalities; "
+                "evaluate on another split, with several samples of each label"
+            )
     worse = []
     for old, new in zip(before.subsets, after.subsets, strict=True):
         if old.main.value is not None and new.main.value is not None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import onnx
 
-from mmedge.calibrating import spread
 from mmedge.calibration.collect import subset_rows
 from mmedge.calibration.divergence import Divergence, Row, find_divergence, write_reproduction
 from mmedge.calibration.half import as_an_engine_computes
-from mmedge.data.folder import read_split
+from mmedge.data.folder import read_split, spread
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.manifest import Manifest, read_manifest

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import transformers
 
-from mmedge.data.folder import read_split
+from mmedge.data.folder import read_split, spread
 from mmedge.evaluation import evaluate
 from mmedge.export.bundle import ExportedBundle, Task, assemble, export_bundle
 from mmedge.export.targets import Target, find_target
@@ -86,8 +86,7 @@ def export_checkpoint(
     labels = model.config.labels
     # An embedding knows no classes: it is asked about others than those it was trained on.
     samples = read_split(data, split, modalities, None if model.config.head == "embedding" else labels)
-    step = max(len(samples) // parity_samples, 1)
-    chosen = samples[::step][:parity_samples]
+    chosen = spread(samples, parity_samples)
 
     def score(bundle: Path) -> dict[str, Any]:
         predict, _, options = bundle_predictor(bundle)

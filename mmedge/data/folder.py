@@ -138,6 +138,12 @@ def read_split(
     return samples
 
 
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """So many of `samples`, or all, evenly from the first on."""
+    count = min(count, len(samples))
+    return [samples[number * len(samples) // count] for number in range(count)]
+
+
 class _Rows:
     """Turns lines into samples and collects what is wrong with them. A name is looked up on disk once."""
 

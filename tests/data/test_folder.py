@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmedge.data.folder import read_split
+from mmedge.data.folder import read_split, spread
 from mmedge.runtime.errors import DataError
 
 LABELS = ("cat", "dog")
@@ -45,6 +45,17 @@ def test_a_row_gives_its_files_label_and_other_columns(folder: Path) -> None:
     np.testing.assert_array_equal(inputs["image"], np.arange(64, dtype=np.uint8).reshape(8, 8))
     np.testing.assert_array_equal(inputs["audio"].samples * 32768, np.arange(100))
     assert inputs["audio"].sample_rate == 8000
+
+
+@pytest.mark.parametrize(("rows", "count"), [(399, 200), (15, 8), (8, 8), (3, 8), (1000, 3)])
+def test_some_rows_are_taken_evenly_of_all(folder: Path, rows: int, count: int) -> None:
+    write(folder, *({"label": "a", "text": str(number)} for number in range(rows)))
+    samples = read_split(folder.parent, folder.name, ["text"])
+    numbers = [int(sample.text or "") for sample in spread(samples, count)]
+    assert len(numbers) == min(count, rows)
+    gaps = np.diff([*numbers, rows])
+    assert numbers[0] == 0
+    assert gaps.max() - gaps.min() <= 1
 
 
 @pytest.mark.parametrize("absent", [{}, {"audio_file_name": None}])
