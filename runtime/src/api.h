@@ -10,6 +10,7 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "handle.h"
 #include "session.h"
@@ -26,7 +27,7 @@ inline auto& last_error() {
 inline void keep_error(const char* kind, const char* message) noexcept {
   auto& kept = last_error();
   const int size = std::snprintf(kept.data(), kept.size(), "%s%s", kind, message);
-  if (size < static_cast<int>(kept.size())) return;
+  if (std::cmp_less(size, kept.size())) return;
   size_t end = kept.size() - 1;
   while (end > 0 && (kept[end - 1] & 0xc0) == 0x80) --end;
   kept[end - 1] = '\0';
