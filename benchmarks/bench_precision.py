@@ -18,7 +18,9 @@ better as for the worse, over all samples and subsets (McNemar's exact test); `p
 of the graphs' files; `layers_int8` of `layers`. `steps_apart`: by how many steps of TensorRT's grid the tensors that
 both files round differ, on every eleventh of the rows calibrated on, of all subsets: the share of values within one,
 and of the tensor that is furthest off the mean and the most; `steps_apart_locally`: the same of two graphs with the
-layers of TensorRT's, the CPU's being given the tensors before as TensorRT's has them, so that each layer shows alone.
+layers of TensorRT's, the CPU's being given the tensors before as TensorRT's has them, so that each layer shows alone;
+`steps_apart_itself`: the same of TensorRT's graph with its floats in float32 and in float16, which is how far last bits
+alone carry: less cannot be asked of two files.
 `naive` is ONNX Runtime's own `quantize_static` of the whole graph, QDQ with its default types, on as many rows: its
 speed-up, its size, and on how many of all it answers as FP32 does.
 """
@@ -49,7 +51,7 @@ from mmedge.calibration.search import Stopwatch
 from mmedge.calibration.steps import steps_apart
 from mmedge.calibration.table import CALIBRATION_FILE, read_calibration
 from mmedge.data import av_digits, sort_of_clevr
-from mmedge.data.folder import METADATA, read_split
+from mmedge.data.folder import METADATA, read_split, spread
 from mmedge.export.targets import find_target
 from mmedge.exporting import export_checkpoint
 from mmedge.runtime import Preprocessor
@@ -164,7 +166,8 @@ def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
         better, worse, pairs = changed_answers(made)
         files = [onnx.load(calibrated / entry.path) for entry in made.manifest.graphs]
         ranges, layers = read_calibration(calibrated / CALIBRATION_FILE).ranges, made.search.largest.layers
-        tensorrt = to_half(emit_tensorrt(whole, ranges, layers))
+        in_float32 = emit_tensorrt(whole, ranges, layers)
+        tensorrt = to_half(in_float32)
         naive = naive_int8(whole, rows)
         naive_us = Stopwatch(whole, feeds).microseconds(naive)
         return {
@@ -181,6 +184,7 @@ def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
             "layers": made.manifest.evidence["calibration"]["layers"],
             "steps_apart": apart(*files, rows, locally=False),
             "steps_apart_locally": apart(emit_cpu(whole, ranges, layers), tensorrt, rows, locally=True),
+            "steps_apart_itself": apart(in_float32, tensorrt, rows, locally=False),
             "naive": {
                 "speedup": naive_us[0] / naive_us[1],
                 "agreement": agreement(whole, naive, rows),
@@ -204,10 +208,9 @@ def calibration_rows(bundle: Path, data: Path) -> Rows:
     manifest = read_manifest(bundle)
     preprocessors = {entry.name: Preprocessor(entry.preprocess, bundle) for entry in manifest.inputs}
     samples = read_split(data, "train", [entry.modality for entry in manifest.inputs], manifest.labels)
-    step = max(len(samples) // Settings.samples, 1)
     return [
         row
-        for sample in samples[::step][: Settings.samples]
+        for sample in spread(samples, Settings.samples)
         for row in subset_rows(manifest, sample.load(), preprocessors)
     ]
 

@@ -44,12 +44,13 @@ def steps_apart(
     locally: bool = False,
 ) -> dict[str, StepsApart]:
     """How far apart the tensors that both graphs round are after their rounding, by tensor. TensorRT's is computed on
-    this CPU by `as_an_engine_computes`; `rows` are the graphs' inputs, with a batch dimension.
+    this CPU by `as_an_engine_computes`; `rows` are the graphs' inputs, with a batch dimension. In place of the CPU's
+    graph TensorRT's with another float type can be given, where not `locally`.
 
     locally: the CPU's graph computes each from the nearest such tensors before it, which it is given as TensorRT's
     has them, put on its own steps: what one layer does, without what adds up through several.
     """
-    ours, theirs = _readings(cpu, "/uint8"), _readings(tensorrt, "/int8")
+    ours, theirs = _readings(cpu, "/uint8") or _readings(cpu, "/int8"), _readings(tensorrt, "/int8")
     names = [name for name in ours if name in theirs]
     here, there = GraphIndex(cpu.graph), GraphIndex(tensorrt.graph)
     integers = [theirs[name][0].input[0] for name in names]
