@@ -45,7 +45,7 @@ def on_device(name: str, plan: c_void_p, kind: torch.dtype) -> Tensor:
     return torch.tensor(table[: count.value], dtype=kind, device="cuda")
 
 
-class _Modality(Structure):
+class _Modality(Structure):  # and _Fusion, as kernels.cc has them
     _fields_ = [
         *((name, c_void_p) for name in ("x", "packed_weight", "scale", "offset", "bias")),
         *((name, c_void_p) for name in ("norm_weight", "norm_bias", "gate_weight", "gate_bias")),

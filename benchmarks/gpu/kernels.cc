@@ -16,10 +16,51 @@ void pack(const void* weight, int dimension, int features, void* packed) {
                                   static_cast<Element*>(packed));
 }
 
+// As device_kernels.py lays them out; of one type for each element.
+struct Modality {
+  const void *x, *packed_weight;
+  const float* scale;
+  const int32_t* offset;
+  const float *bias, *norm_weight, *norm_bias, *gate_weight, *gate_bias;
+  int features;
+};
+
+struct Fusion {
+  Modality modalities[mmedge::kCudaFusionMostModalities];
+  int modality_count, batch, dimension;
+  float epsilon;
+  const uint8_t* presence;
+  void* y;
+  float *alpha, *z;
+  unsigned* tickets;
+};
+
 template <class Element>
-int fuse(const void* fusion, void* stream) {
-  return mmedge::gated_fusion(*static_cast<const mmedge::CudaFusion<Element>*>(fusion),
-                              static_cast<cudaStream_t>(stream));
+int fuse(const Fusion& given, void* stream) {
+  mmedge::CudaFusion<Element> fusion{};
+  for (int m = 0; m < given.modality_count; ++m) {
+    const Modality& of = given.modalities[m];
+    fusion.modalities[m] = {static_cast<const Element*>(of.x),
+                            static_cast<const Element*>(of.packed_weight),
+                            of.scale,
+                            of.offset,
+                            of.bias,
+                            of.norm_weight,
+                            of.norm_bias,
+                            of.gate_weight,
+                            of.gate_bias,
+                            of.features};
+  }
+  fusion.modality_count = given.modality_count;
+  fusion.batch = given.batch;
+  fusion.dimension = given.dimension;
+  fusion.epsilon = given.epsilon;
+  fusion.presence = given.presence;
+  fusion.y = static_cast<typename mmedge::CudaFusion<Element>::Output*>(given.y);
+  fusion.alpha = given.alpha;
+  fusion.z = given.z;
+  fusion.tickets = given.tickets;
+  return mmedge::gated_fusion(fusion, static_cast<cudaStream_t>(stream));
 }
 
 }  // namespace
@@ -37,9 +78,8 @@ void bench_pack(int element, const void* weight, int dimension, int features, vo
   (element == 0 ? pack<float> : element == 1 ? pack<__half> : pack<int8_t>)(weight, dimension, features, packed);
 }
 
-// `fusion`: a CudaFusion, laid out the same for each element.
-int bench_gated_fusion(int element, const void* fusion, void* stream) {
-  return (element == 0 ? fuse<float> : element == 1 ? fuse<__half> : fuse<int8_t>)(fusion, stream);
+int bench_gated_fusion(int element, const Fusion* fusion, void* stream) {
+  return (element == 0 ? fuse<float> : element == 1 ? fuse<__half> : fuse<int8_t>)(*fusion, stream);
 }
 
 // Of NV12 frames, to planar float32 (element 0) or float16 (1). Freed by nobody: a benchmark makes a few.
