@@ -305,8 +305,7 @@ class Session:
         lent = to_device_tensor(value, entry.dtype)
         if lent is not None:
             self._lent[name] = lent  # until the run has ended
-            if lent.stream is not None:
-                check(lib.mme_session_wait_stream(self._session, ffi.cast("void *", lent.stream)))
+            check(lib.mme_session_wait_stream(self._session, ffi.cast("void *", lent.stream)))
             check(lib.mme_session_set_tensor(self._session, encoded, lent.tensor))
             return
         check(lib.mme_session_set_tensor(self._session, encoded, to_c_tensor(value, entry.dtype)))
