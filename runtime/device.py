@@ -6,7 +6,6 @@ arrays of its own.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -99,10 +98,10 @@ def from_device_tensor(tensor: Any, device: int, owner: Any) -> DeviceArray:
 
 @dataclass(frozen=True)
 class LentTensor:
-    """An mme_tensor that lends an array's memory; `stream` must be waited for, unless it is None."""
+    """An mme_tensor that lends an array's memory; `stream` must be waited for."""
 
     tensor: Any
-    stream: int | None
+    stream: int
 
 
 def to_device_tensor(value: Any, dtype: str) -> LentTensor | None:
@@ -118,9 +117,9 @@ def to_device_tensor(value: Any, dtype: str) -> LentTensor | None:
     return LentTensor(lend_tensor(array, dtype, lib.MME_MEMORY_CUDA), stream)
 
 
-def address_array(value: Any) -> tuple[np.ndarray[Any, Any], int | None] | None:
+def address_array(value: Any) -> tuple[np.ndarray[Any, Any], int] | None:
     """An array on a GPU as NumPy's array of its addresses, none of which the processor may follow, and the stream that
-    must be waited for, None where it is complete; None for what is on no GPU.
+    must be waited for; None for what is on no GPU.
 
     Raises:
         InvalidArgument: it lends no memory.
@@ -144,7 +143,8 @@ def address_array(value: Any) -> tuple[np.ndarray[Any, Any], int | None] | None:
         interface = getattr(value, "__cuda_array_interface__", None)
         if interface is None:
             return None
-    return np.asarray(_Addresses(interface, value)), interface.get("stream")
+    # None ought to say that it is complete, but Numba and PyCUDA say so of what the default stream is filling.
+    return np.asarray(_Addresses(interface, value)), interface.get("stream") or _DEFAULT_STREAM
 
 
 class _Addresses:
@@ -172,11 +172,17 @@ def device_copier() -> Callable[[np.ndarray[Any, Any]], Any] | None:
         from pycuda import driver, gpuarray
     except ImportError:
         return _copier_of_cuda_core()
-    if driver.Context.get_current() is None:
-        driver.init()
-        driver.Device(0).retain_primary_context().push()
-        atexit.register(driver.Context.pop)  # PyCUDA aborts a process that leaves one
-    return gpuarray.to_gpu  # type: ignore[no-any-return]
+    driver.init()
+    context = driver.Device(0).retain_primary_context()
+
+    def copy(array: np.ndarray[Any, Any]) -> Any:
+        context.push()  # what is current may be pycuda.autoinit's own
+        try:
+            return gpuarray.to_gpu(array)
+        finally:
+            driver.Context.pop()
+
+    return copy
 
 
 def _copier_of_cuda_core() -> Callable[[np.ndarray[Any, Any]], Any] | None:
