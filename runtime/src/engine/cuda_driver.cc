@@ -19,7 +19,7 @@ namespace {
 // From NVIDIA's driver API reference: enumerators and signatures, but that its 64-bit addresses are pointers here.
 constexpr int kSuccess = 0, kOutOfMemory = 2;
 constexpr int kComputeCapabilityMajor = 75, kComputeCapabilityMinor = 76, kIntegrated = 18;
-constexpr int kMemoryType = 2, kDeviceOrdinal = 9, kMemoryTypeHost = 1, kMemoryTypeDevice = 2;
+constexpr int kMemoryType = 2, kDeviceAddress = 3, kDeviceOrdinal = 9, kMemoryTypeHost = 1, kMemoryTypeDevice = 2;
 constexpr unsigned kNonBlocking = 1, kPortable = 1, kDeviceMap = 2, kDisableTiming = 2;
 constexpr int kCaptureThreadLocal = 1;
 
@@ -212,7 +212,9 @@ DevicePointer device_address(void* pinned) {
 bool is_memory_of(const CudaDevice& device, const void* pointer) {
   unsigned type = 0;
   int ordinal = -1;
+  const void* address = nullptr;  // for what runs in this context: there may be others of the same device
   if (driver().pointer_attribute(&type, kMemoryType, pointer) != kSuccess) return false;
+  if (driver().pointer_attribute(&address, kDeviceAddress, pointer) != kSuccess || address != pointer) return false;
   if (type == kMemoryTypeHost) return device.integrated();
   return type == kMemoryTypeDevice && driver().pointer_attribute(&ordinal, kDeviceOrdinal, pointer) == kSuccess &&
          ordinal == device.number();

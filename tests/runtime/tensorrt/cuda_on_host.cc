@@ -211,7 +211,12 @@ int cuPointerGetAttribute(void* value, int attribute, Pointer pointer) {
   const std::scoped_lock lock(mutex);
   const bool on_device = inside_device(pointer, 1);
   if (!on_device && !inside_pinned(reinterpret_cast<void*>(pointer), 1)) return kInvalidValue;
-  *static_cast<int*>(value) = attribute != 2 ? 0 : on_device ? 2 : 1;
+  if (attribute == 3) {
+    if (std::getenv("MMEDGE_TEST_FOREIGN") != nullptr) return kInvalidValue;  // of another context
+    *static_cast<Pointer*>(value) = pointer;
+  } else {
+    *static_cast<int*>(value) = attribute != 2 ? 0 : on_device ? 2 : 1;
+  }
   return kSuccess;
 }
 int cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, CUstream_st* stream) {

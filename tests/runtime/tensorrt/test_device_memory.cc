@@ -108,6 +108,11 @@ TEST_F(DeviceMemory, WhereTensorrtCannotTakeItIsRefused) {
   const mme_tensor odd = tensor(reinterpret_cast<void*>(memory + 4));
   EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &odd), MME_INVALID_ARGUMENT);
   EXPECT_NE(std::string(mme_last_error()).find("multiple of 256"), std::string::npos) << mme_last_error();
+  setenv("MMEDGE_TEST_FOREIGN", "1", 1);
+  const mme_tensor foreign = tensor(reinterpret_cast<void*>(memory));
+  EXPECT_EQ(mme_session_set_tensor(opened.session, "image", &foreign), MME_INVALID_ARGUMENT);
+  unsetenv("MMEDGE_TEST_FOREIGN");
+  EXPECT_NE(std::string(mme_last_error()).find("not memory of GPU 0"), std::string::npos) << mme_last_error();
 }
 
 TEST_F(DeviceMemory, OfACameraIsReadWhereItLies) {
