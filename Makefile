@@ -33,7 +33,8 @@ build/onnxruntime/usr/include: build/packages.stamp scripts/fetch-onnxruntime-he
 	@touch $@
 
 build/venv.stamp: build/packages.stamp constraints.txt pyproject.toml
-	$(PYTHON) -m venv .venv
+	@# On a Jetson TensorRT's Python package is one of the system's.
+	$(PYTHON) -m venv $(if $(wildcard /etc/nv_tegra_release),--system-site-packages) .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pip scikit-build-core cffi
 	@touch $@
 
@@ -123,7 +124,7 @@ check-tensorrt: build/install.stamp  ## What is for TensorRT, compiled and emula
 gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels against the CPU's, and timed beside PyTorch
 	rm -rf build/gpu
 	toolkit=$$(echo $(CURDIR)/.venv/lib/python*/site-packages/nvidia/cu13); \
-	if nvcc=$$(command -v nvcc); then libraries=; else nvcc=$$toolkit/bin/nvcc libraries=-L$$toolkit/lib; fi; \
+	if nvcc=$$(PATH=$$PATH:/usr/local/cuda/bin command -v nvcc); then libraries=; else nvcc=$$toolkit/bin/nvcc libraries=-L$$toolkit/lib; fi; \
 	cmake -S . -B build/gpu -G Ninja -DMMEDGE_CUDA=ON -DMMEDGE_TESTS=ON -DCMAKE_CUDA_COMPILER=$$nvcc \
 	  -DCMAKE_CUDA_FLAGS=$$libraries -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) > build/configure.log
 	cmake --build build/gpu --target test_gpu bench_kernels opened_libraries

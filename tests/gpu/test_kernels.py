@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_every_kernel_gives_what_the_cpu_kernel_gives() -> None:
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
 def test_compute_sanitizer_finds_nothing(tool: str) -> None:
-    sanitizer = shutil.which("compute-sanitizer")
+    sanitizer = shutil.which("compute-sanitizer", path=os.environ["PATH"] + ":/usr/local/cuda/bin")
     if sanitizer is None:
         pytest.skip("needs compute-sanitizer, of the CUDA toolkit")
     command = [sanitizer, "--tool", tool, "--error-exitcode", "1", PROGRAM, "--gtest_brief=1"]
