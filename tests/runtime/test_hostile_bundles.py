@@ -21,12 +21,13 @@ import resource, sys
 import numpy as np
 from mmedge import Session
 from mmedge.runtime import Audio
+from mmedge.runtime.errors import MmedgeError
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 session = Session(sys.argv[1])
 for _ in range(2):
     try:
-        session.push_audio(Audio(np.zeros(4000, np.float32), 8000))
-    except MemoryError as error:
+        session.push_audio("audio", Audio(np.zeros(4000, np.float32), 8000))
+    except MmedgeError as error:
         print("refused:", error)
 """
 

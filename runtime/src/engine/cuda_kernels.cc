@@ -30,6 +30,11 @@ class Conversion : public DeviceImageConversion {
 
 }  // namespace
 
+extern "C" __attribute__((visibility("default"))) const char* mmedge_check_image_conversion_1() noexcept {
+  const cudaError_t error = check_image_to_tensor();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
 extern "C" __attribute__((visibility("default"))) DeviceImageConversion* mmedge_make_image_conversion_1(
     const ImageToTensorSpec& spec, const ImageGeometry& geometry) noexcept {
   try {

@@ -31,8 +31,11 @@ class DeviceImageConversion {
 
 // Null where memory is short.
 using MakeDeviceImageConversion = DeviceImageConversion* (*)(const ImageToTensorSpec&, const ImageGeometry&) noexcept;
+// Null, or what CUDA says is wrong with its kernel on the device whose context is current.
+using CheckDeviceImageConversion = const char* (*)() noexcept;
 
-// The name the library gives it; another one for every change of what is above.
+// The names the library gives them; others for every change of what is above.
 inline constexpr const char* kMakeDeviceImageConversion = "mmedge_make_image_conversion_1";
+inline constexpr const char* kCheckDeviceImageConversion = "mmedge_check_image_conversion_1";
 
 }  // namespace mmedge

@@ -20,14 +20,14 @@ size_t aligned(size_t bytes) { return (bytes + kRowAlignment - 1) / kRowAlignmen
 
 }  // namespace
 
-const DeviceImageLibrary& device_image_conversion() {
-  static const auto& opened = *new DeviceImageLibrary([] {
-    void* library = dlopen("libmmedge_cuda.so", RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) return DeviceImageLibrary{nullptr, dlerror()};
-    const auto make = reinterpret_cast<MakeDeviceImageConversion>(dlsym(library, kMakeDeviceImageConversion));
-    return DeviceImageLibrary{make, make ? "" : "libmmedge_cuda.so is of another version of mmedge"};
-  }());
-  return opened;
+DeviceImageLibrary device_image_conversion() {
+  void* const library = dlopen("libmmedge_cuda.so", RTLD_NOW | RTLD_LOCAL);  // and never closed
+  if (library == nullptr) return {nullptr, dlerror()};
+  const auto make = reinterpret_cast<MakeDeviceImageConversion>(dlsym(library, kMakeDeviceImageConversion));
+  const auto check = reinterpret_cast<CheckDeviceImageConversion>(dlsym(library, kCheckDeviceImageConversion));
+  if (make == nullptr || check == nullptr) return {nullptr, "libmmedge_cuda.so is of another version of mmedge"};
+  if (const char* fault = check()) return {nullptr, concat("libmmedge_cuda.so does not run here: ", fault)};
+  return {make, ""};
 }
 
 DeviceImage::DeviceImage(const CudaDevice& device, MakeDeviceImageConversion make)

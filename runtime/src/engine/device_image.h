@@ -11,12 +11,13 @@
 
 namespace mmedge {
 
-// The function of libmmedge_cuda.so; null where it cannot be had, and why.
+// The function of libmmedge_cuda.so; null where it cannot be had, or not on the device whose context is current, and
+// why.
 struct DeviceImageLibrary {
   MakeDeviceImageConversion make;
   std::string fault;
 };
-const DeviceImageLibrary& device_image_conversion();
+DeviceImageLibrary device_image_conversion();
 
 // Used by one thread at a time, in the device's context.
 class DeviceImage {

@@ -85,7 +85,7 @@ class Context : public TensorrtContext {
 
   bool has_shape(const char* output, const int64_t* sizes, size_t rank) noexcept override {
     const nvinfer1::Dims dims = context_->getTensorShape(output);
-    return dims.nbDims == static_cast<int32_t>(rank) && std::equal(sizes, sizes + rank, dims.d);
+    return std::equal(sizes, sizes + rank, dims.d, dims.d + std::max(dims.nbDims, 0));  // -1 of no such output
   }
 
   bool set_address(const char* tensor, void* memory) noexcept override {

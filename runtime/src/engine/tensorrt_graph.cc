@@ -57,9 +57,11 @@ Element& bring_to_front(std::list<Element>& list, size_t most, IsIt is_it, Make 
 class TensorrtExecution : public Execution {
  public:
   // Inside a CudaScope of the device.
-  TensorrtExecution(const CudaDevice& device, TensorrtEngine& engine, const ExecutionOptions& options)
+  TensorrtExecution(const CudaDevice& device, TensorrtEngine& engine, MakeDeviceImageConversion make_image_conversion,
+                    const ExecutionOptions& options)
       : device_(device),
         engine_(engine),
+        make_image_conversion_(make_image_conversion),
         stream_(device, options.stream),
         scratch_(device),
         inputs_(engine.inputs().size()),
@@ -103,7 +105,7 @@ class TensorrtExecution : public Execution {
     bind_address(index, data, static_cast<DevicePointer>(const_cast<void*>(data)), shape);  // it is only read
   }
 
-  bool converts_images() const override { return device_image_conversion().make != nullptr; }
+  bool converts_images() const override { return make_image_conversion_ != nullptr; }
 
   ImageArea convert_image(size_t index, const ImageToTensorSpec& spec, const ImageFrame& frame,
                           std::span<const int64_t> shape) override {
@@ -112,7 +114,7 @@ class TensorrtExecution : public Execution {
     for (const int64_t size : shape) bytes *= static_cast<size_t>(size);
     buffers_[index].reserve(bytes);
     std::unique_ptr<DeviceImage>& image = images_[index];
-    if (image == nullptr) image = std::make_unique<DeviceImage>(device_, device_image_conversion().make);
+    if (image == nullptr) image = std::make_unique<DeviceImage>(device_, make_image_conversion_);
     const ImageArea area = image->convert(spec, frame, buffers_[index].get(), stream_);
     bind_address(index, nullptr, buffers_[index].get(), shape);
     return area;
@@ -270,6 +272,7 @@ class TensorrtExecution : public Execution {
 
   const CudaDevice& device_;
   TensorrtEngine& engine_;
+  MakeDeviceImageConversion make_image_conversion_;  // null: the CPU does it
   CudaStream stream_;
   DeviceBuffer scratch_;
   std::vector<Binding> inputs_, outputs_;
@@ -290,9 +293,12 @@ class TensorrtGraph : public Graph {
   TensorrtGraph(const CudaDevice& device, const TensorrtLibrary& library, const StoredEngine& stored)
       : device_(device),
         memory_(device),
+        images_([&device] {
+          const CudaScope scope(device);
+          return device_image_conversion();
+        }()),
         description_(concat(library.description, ", ", stored.path.filename().string(), " on ", device.name(),
-                            ", images converted by the ",
-                            device_image_conversion().make ? "GPU" : "CPU: " + device_image_conversion().fault)) {
+                            ", images converted by the ", images_.make ? "GPU" : "CPU: " + images_.fault)) {
     const LoadTensorrtEngine load = tensorrt_backend(library);
     const std::string plugin = stored.plugin ? tensorrt_plugin() : "";
     std::string errors;
@@ -327,12 +333,13 @@ class TensorrtGraph : public Graph {
   std::unique_ptr<Execution> create_execution(const ExecutionOptions& options) const override {
     if (exiting()) fail(MME_ENGINE_FAILED, "the process is exiting; TensorRT cannot run any more");
     const CudaScope scope(device_);
-    return std::make_unique<TensorrtExecution>(device_, *engine_, options);
+    return std::make_unique<TensorrtExecution>(device_, *engine_, images_.make, options);
   }
 
  private:
   const CudaDevice& device_;
   mutable PinnedMemory memory_;
+  DeviceImageLibrary images_;
   std::string description_;
   std::unique_ptr<TensorrtEngine> engine_;
 };

@@ -1,6 +1,7 @@
 // libmmedge_cuda.so with emulated kernels: launched when the stream gets there, as on a GPU.
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <memory>
 #include <new>
 
@@ -8,9 +9,10 @@
 
 namespace mmedge {
 
-// cuda_kernels.cc's own function, under another name.
+// cuda_kernels.cc's own functions, under other names.
 extern "C" DeviceImageConversion* make_immediate_conversion(const ImageToTensorSpec& spec,
                                                             const ImageGeometry& geometry) noexcept;
+extern "C" const char* check_emulated_conversion() noexcept;
 
 namespace {
 
@@ -46,6 +48,10 @@ class DeferredConversion : public DeviceImageConversion {
 };
 
 }  // namespace
+
+extern "C" __attribute__((visibility("default"))) const char* mmedge_check_image_conversion_1() noexcept {
+  return std::getenv("MMEDGE_TEST_NO_KERNELS") ? "no kernel image is available" : check_emulated_conversion();
+}
 
 extern "C" __attribute__((visibility("default"))) DeviceImageConversion* mmedge_make_image_conversion_1(
     const ImageToTensorSpec& spec, const ImageGeometry& geometry) noexcept {

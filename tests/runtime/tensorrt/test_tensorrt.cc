@@ -207,7 +207,22 @@ TEST_F(TensorrtTest, TheEngineSaysWhatRuns) {
   info.struct_size = sizeof info;
   ASSERT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
   EXPECT_NE(std::string(info.engine).find("TensorRT 10.3.0"), std::string::npos) << info.engine;
-  EXPECT_NE(std::string(info.engine).find("Host GPU"), std::string::npos) << info.engine;
+  EXPECT_NE(std::string(info.engine).find("Host GPU, images converted by the GPU"), std::string::npos) << info.engine;
+}
+
+TEST_F(TensorrtTest, FramesAreConvertedOnTheCpuWhereTheKernelsAreForOtherDevices) {
+  setenv("MMEDGE_TEST_NO_KERNELS", "1", 1);
+  write_engine();
+  Opened opened;
+  start(opened);
+  unsetenv("MMEDGE_TEST_NO_KERNELS");
+  mme_model_info info{};
+  info.struct_size = sizeof info;
+  ASSERT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
+  EXPECT_NE(std::string(info.engine).find("by the CPU: libmmedge_cuda.so does not run here: no kernel image"),
+            std::string::npos)
+      << info.engine;
+  EXPECT_EQ(run(opened.session, kMoments[0]), expected(kMoments[0]));
 }
 
 TEST_F(TensorrtTest, ShortMemoryOfTheGpuIsAStatusOfItsOwnAndLeavesTheSessionUsable) {

@@ -303,6 +303,13 @@ auto kernel_for(ElementType type) {
 
 }  // namespace
 
+cudaError_t check_image_to_tensor() {
+  cudaFuncAttributes attributes{};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_for(ElementType::kFloat32));
+  if (error != cudaSuccess) cudaGetLastError();  // or the next launch would be blamed for it
+  return error;
+}
+
 cudaError_t image_to_tensor(const CudaImagePlan& plan, const int32_t* tables, std::span<const CudaImageFrame> frames,
                             void* tensor, cudaStream_t stream) {
   const CudaImageKernel& kernel = plan.kernel;

@@ -84,6 +84,9 @@ struct CudaImagePlan {
 
 CudaImagePlan make_cuda_image_plan(const ImageToTensorSpec& spec, const ImageGeometry& geometry);
 
+// What is wrong with the kernel on the current device, such as that it was compiled for none like it.
+cudaError_t check_image_to_tensor();
+
 // Writes one tensor after the other. `tables` is the device's copy; frames past kCudaImageMostFrames take launches of
 // their own.
 cudaError_t image_to_tensor(const CudaImagePlan& plan, const int32_t* tables, std::span<const CudaImageFrame> frames,

@@ -122,6 +122,11 @@ inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(valu
 using std::max;
 using std::min;
 
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+  return cudaSuccess;
+}
+
 // The launch, with the function's own types.
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
