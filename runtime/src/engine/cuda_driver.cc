@@ -212,9 +212,10 @@ DevicePointer device_address(void* pinned) {
 bool is_memory_of(const CudaDevice& device, const void* pointer) {
   unsigned type = 0;
   int ordinal = -1;
-  const void* address = nullptr;  // for what runs in this context: there may be others of the same device
+  uintptr_t address = 0;  // for what runs in this context: there may be others of the same device
   if (driver().pointer_attribute(&type, kMemoryType, pointer) != kSuccess) return false;
-  if (driver().pointer_attribute(&address, kDeviceAddress, pointer) != kSuccess || address != pointer) return false;
+  if (driver().pointer_attribute(&address, kDeviceAddress, pointer) != kSuccess) return false;
+  if (address != reinterpret_cast<uintptr_t>(pointer)) return false;
   if (type == kMemoryTypeHost) return device.integrated();
   return type == kMemoryTypeDevice && driver().pointer_attribute(&ordinal, kDeviceOrdinal, pointer) == kSuccess &&
          ordinal == device.number();
