@@ -187,7 +187,11 @@ class TensorRt:
             raise EngineError(
                 f"TensorRT does not load the engine that it has built: {'; '.join(logger.lines['ERROR'])}"
             )
-        inspector, context = engine.create_engine_inspector(), engine.create_execution_context()
+        # It runs nothing, so it is given no memory.
+        context = engine.create_execution_context(tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:
+            raise EngineError(f"TensorRT does not tell the engine's layers: {'; '.join(logger.lines['ERROR'])}")
+        inspector = engine.create_engine_inspector()
         # The types of a layer are told only where the sizes are known.
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
