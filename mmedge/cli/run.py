@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,13 +96,25 @@ def _search(session: Session, result: Result, file: Path, enroll: str | None) ->
     """The nearest names in the gallery as it was; then the embedding is added to it, if asked for."""
     from mmedge.runtime import Gallery
 
-    gallery = Gallery.for_session(session) if enroll is not None and not file.exists() else Gallery.load(file)
-    gallery.check_session(session)
-    matches = gallery.search(result.embedding, _SHOWN)
-    if enroll is not None:
-        gallery.enroll(enroll, result.embedding)
-        gallery.save(file)
+    with _locked(file.parent) if enroll is not None else nullcontext():
+        gallery = Gallery.for_session(session) if enroll is not None and not file.exists() else Gallery.load(file)
+        gallery.check_session(session)
+        matches = gallery.search(result.embedding, _SHOWN)
+        if enroll is not None:
+            gallery.enroll(enroll, result.embedding)
+            gallery.save(file)
     return matches
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among those who lock this folder: the file itself is replaced by every change."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _print(result: Result, given: str) -> None:

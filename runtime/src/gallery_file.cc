@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <tuple>
 
 #include "error.h"
 #include "sha256.h"
@@ -80,10 +81,17 @@ Bytes to_bytes(const NamedGallery& gallery) {
 class NewFile {
  public:
   explicit NewFile(const fs::path& path) : path_(path) {
+    std::error_code error;
+    if (const fs::path target = fs::canonical(path, error); !error) path_ = target;  // behind links
     static std::atomic<unsigned> number{0};
-    scratch_ = concat(path.string(), ".", getpid(), ".", number.fetch_add(1), ".tmp");
+    scratch_ = concat(path_.string(), ".", getpid(), ".", number.fetch_add(1), ".tmp");
     file_ = open(scratch_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file_ < 0) refuse();
+    struct stat before{};
+    if (stat(path_.c_str(), &before) != 0) return;
+    // Who may read it stays as it was. Only root can give it to its owner.
+    std::ignore = fchown(file_, before.st_uid, before.st_gid);
+    if (fchmod(file_, before.st_mode & 07777U) != 0) refuse();
   }
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
