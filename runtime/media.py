@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ import numpy.typing as npt
 from mmedge.runtime.errors import DataError
 from mmedge.runtime.inputs import Audio
 
-_MOST_SAMPLES = 1 << 26  # a small compressed file may unpack to anything
+# A small compressed file may unpack to anything.
+_MOST_PIXELS = _MOST_SAMPLES = 1 << 26
+_MOST_SECONDS = 3600.0
 
 # Pillow has more, some of which start programs.
 _IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -21,11 +22,19 @@ _IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"
 Source = str | os.PathLike[str] | bytes
 
 
+class _Bytes(io.BytesIO):
+    """Bytes for libsndfile, which a damaged file may send before its start: no exception can pass through it."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = (0, self.tell(), self.getbuffer().nbytes)[whence]
+        return super().seek(max(start + offset, 0))
+
+
 def _open(source: Source, name: str) -> tuple[Any, str]:
     if isinstance(source, bytes):
         if not source:
             raise DataError(f"{name}: the file is empty")
-        return io.BytesIO(source), name
+        return _Bytes(source), name
     return os.fspath(source), name or os.fspath(source)
 
 
@@ -36,17 +45,17 @@ def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
     `source` is a path or the file's bytes; `name` stands for bytes in errors.
 
     Raises:
-        DataError: the file is missing, empty, cut short, too large (Pillow's limit) or not an image.
+        DataError: the file is missing, empty, cut short, too large (67 million pixels) or not an image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     file, shown = _open(source, name if isinstance(source, bytes) else "")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_IMAGE_FORMATS) as image:
-                image.load()
-                upright = ImageOps.exif_transpose(image)
+        with Image.open(file, formats=_IMAGE_FORMATS) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"found {image.width} x {image.height} pixels; expected at most {_MOST_PIXELS}")
+            image.load()
+            upright = ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
         raise DataError(f"{shown}: no such file") from error
     except Exception as error:  # a damaged file can fail anywhere inside its decoder
@@ -58,13 +67,13 @@ def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
     return np.asarray(upright.convert("L" if grey else "RGB"))
 
 
-def decode_audio(source: Source, name: str = "audio") -> Audio:
+def decode_audio(source: Source, name: str = "audio", *, most_seconds: float = _MOST_SECONDS) -> Audio:
     """Decode an audio file to float32 mono at its own rate; channels are averaged.
 
     `source` is a path or the file's bytes; `name` stands for bytes in errors.
 
     Raises:
-        DataError: the file is missing, empty, too long (67 million samples) or not audio.
+        DataError: the file is missing, empty, too long (`most_seconds`, an hour, or 67 million samples) or not audio.
     """
     import soundfile
 
@@ -73,12 +82,17 @@ def decode_audio(source: Source, name: str = "audio") -> Audio:
         raise DataError(f"{shown}: no such file")
     try:
         with soundfile.SoundFile(file) as clip:
-            if clip.frames * clip.channels > _MOST_SAMPLES:
-                raise DataError(f"{shown}: found {clip.frames} samples; expected at most {_MOST_SAMPLES}")
+            if clip.frames * clip.channels > _MOST_SAMPLES or clip.frames > most_seconds * clip.samplerate:
+                seconds = clip.frames / clip.samplerate
+                raise DataError(
+                    f"{shown}: found {clip.frames} samples, {seconds:.0f} s; expected at most {_MOST_SAMPLES} and "
+                    f"{most_seconds:g} s"
+                )
             # The number is said because GSM and others cannot be sought through to find it out.
             samples, sample_rate = clip.read(clip.frames, dtype="float32", always_2d=True), clip.samplerate
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
-        raise DataError(f"{shown}: not a readable audio file: {error}") from error
+        reason = getattr(error, "error_string", error)  # libsndfile's own, without the address of the bytes
+        raise DataError(f"{shown}: not a readable audio file: {reason}") from error
     if samples.shape[0] == 0:
         raise DataError(f"{shown}: the clip holds no samples")
     return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(sample_rate))

@@ -25,6 +25,13 @@ size_t loudest_window(std::span<const float> samples, size_t length) {
   return best;
 }
 
+// Makes room for so many samples, and gives back what a clip that was far longer has left.
+void fit(std::vector<float>& samples, size_t count) {
+  constexpr size_t kept = size_t{1} << 20;
+  if (samples.capacity() > kept && samples.capacity() / 8 > count) samples = {};
+  samples.resize(count);
+}
+
 }  // namespace
 
 void check_audio(const mme_audio& audio) {
@@ -62,7 +69,7 @@ void read_mono(const mme_audio& audio, float* output) {
 }
 
 std::span<const float> ClipReader::read(const mme_audio& audio) {
-  mono_.resize(audio.frames);
+  fit(mono_, audio.frames);
   read_mono(audio, mono_.data());
   std::span<const float> samples = mono_;
   if (audio.sample_rate != sample_rate_) {
@@ -71,6 +78,7 @@ std::span<const float> ClipReader::read(const mme_audio& audio) {
     } else {
       resampler_->reset();
     }
+    fit(resampled_, resampler_->most(audio.frames));
     resampled_.clear();
     resampler_->push(mono_, resampled_);
     resampler_->end(resampled_);

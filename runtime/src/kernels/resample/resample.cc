@@ -32,9 +32,8 @@ void Resampler::end(std::vector<float>& output) { process(nullptr, 0, output); }
 void Resampler::reset() { check(soxr_clear(handle_.get()), from_, to_); }
 
 void Resampler::process(const float* samples, size_t count, std::vector<float>& output) {
-  constexpr size_t block = 4096;  // more than libsoxr makes at once, at the usual rates
-  size_t room = block + static_cast<size_t>(static_cast<double>(count) * to_ / from_);
-  for (bool full = true; full; count = 0, room = block) {  // a full buffer may mean that there is more
+  size_t room = kBlock + made_of(count);
+  for (bool full = true; full; count = 0, room = kBlock) {  // a full buffer may mean that there is more
     const size_t before = output.size();
     size_t made = 0;
     output.resize(before + room);

@@ -32,6 +32,8 @@ class Resampler {
   Resampler(int from, int to);
 
   int from() const { return from_; }
+  // Room for what push() of a whole clip and end() write on the way.
+  size_t most(size_t count) const { return made_of(count) + 2 * kBlock; }
   // Each appends to `output`.
   void push(std::span<const float> samples, std::vector<float>& output);
   void end(std::vector<float>& output);
@@ -43,6 +45,9 @@ class Resampler {
     void operator()(soxr* handle) const;
   };
 
+  static constexpr size_t kBlock = 4096;  // more than libsoxr makes at once, at the usual rates
+
+  size_t made_of(size_t count) const { return static_cast<size_t>(static_cast<double>(count) * to_ / from_); }
   void process(const float* samples, size_t count, std::vector<float>& output);
 
   int from_, to_;
