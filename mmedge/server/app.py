@@ -9,6 +9,7 @@ import math
 import reprlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import mmedge
@@ -25,6 +26,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
 _READS = ("GET", "HEAD")
+_MOST_SECONDS = 600.0  # of a clip: a few bytes of silence unpack to as much as there is room for
 
 
 class _HttpError(Exception):
@@ -37,7 +39,7 @@ class _HttpError(Exception):
 
 
 class _ClientGoneError(Exception):
-    """The client closed the connection before its request was complete."""
+    """The client closed the connection before its request was answered."""
 
 
 class App:
@@ -108,7 +110,7 @@ class App:
         _check_headers(headers, media_type)
         body = await self._read_body(headers, receive, most)
         try:
-            return 200, await self._run(job, headers.get(b"content-type", b"").decode("latin-1"), body)
+            return 200, await self._run(job, headers.get(b"content-type", b"").decode("latin-1"), body, receive)
         finally:
             self._held_bytes -= len(body)
 
@@ -156,15 +158,21 @@ class App:
             raise
         return b"".join(chunks)
 
-    async def _run(self, job: Callable[[str, bytes], Any], content_type: str, body: bytes) -> bytes:
+    async def _run(self, job: Callable[[str, bytes], Any], content_type: str, body: bytes, receive: Receive) -> bytes:
+        """The job's answer. One that waits is dropped when its client leaves; one that runs cannot be stopped."""
         if self._waiting >= self._limits.waiting:
             raise _busy(f"{self._waiting} requests are waiting")
         self._waiting += 1
+        answer = asyncio.get_running_loop().run_in_executor(self._worker, lambda: _encode(job(content_type, body)))
+        gone = asyncio.ensure_future(receive())  # after the body there is nothing else to receive
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._worker, lambda: _encode(job(content_type, body))
-            )
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise _ClientGoneError
+            return answer.result()
         finally:
+            answer.cancel()
+            gone.cancel()
             self._waiting -= 1
 
     def _infer(self, content_type: str, body: bytes) -> Any:
@@ -175,7 +183,7 @@ class App:
         modalities = {entry.name: entry.modality for entry in self.manifest.inputs}
         decoders: dict[str, Callable[[bytes, str], Any]] = {
             "image": decode_image,
-            "audio": decode_audio,
+            "audio": partial(decode_audio, most_seconds=_MOST_SECONDS),
             "text": decode_text,
         }
         inputs = {

@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
             )
         )
         self.failure: Exception | None = None
-        self._app = app
+        self._app, self._limits = app, limits
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -100,7 +100,7 @@ class _Server(uvicorn.Server):
 
     async def _prepare(self, address: tuple[str, int]) -> None:
         try:
-            await asyncio.to_thread(warm_up, address, self._app.manifest)
+            await asyncio.to_thread(warm_up, address, self._app.manifest, self._limits.body_bytes)
         except Exception as error:
             if not self.should_exit:  # else it is the stop that cut the warm-up short
                 self.failure = error

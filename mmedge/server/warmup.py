@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import math
+import time
 from collections.abc import Iterator
 from itertools import combinations
 from urllib.parse import quote
@@ -18,21 +19,27 @@ from mmedge.runtime.manifest import Input
 from mmedge.server import kserve
 
 _RUNS = 3
+_RETRY_SECONDS = 0.1
+_MOST_SIDE = 256  # of a picture of noise, which grows no smaller by compression
 
 
-def warm_up(address: tuple[str, int], manifest: Manifest) -> None:
-    """Send every kind of request, a few times each, to the server at `address`, and wait for the answers.
+def warm_up(address: tuple[str, int], manifest: Manifest, most: int) -> None:
+    """Send every kind of request whose body is of at most `most` bytes, a few times each, to the server at `address`,
+    and wait for the answers.
 
     Raises:
         EngineError: the model fails on noise.
     """
     connection = http.client.HTTPConnection(*address)
     for path, content_type, body in _requests(manifest):
-        for _ in range(_RUNS):
-            connection.request("POST", path, body, {"Content-Type": content_type})
-            answer = connection.getresponse()
-            content = answer.read()
-            if answer.status == 500:
+        for _ in range(_RUNS if len(body) <= most else 0):
+            status, content = 503, b""
+            while status == 503:  # clients are before it
+                connection.request("POST", path, body, {"Content-Type": content_type})
+                answer = connection.getresponse()
+                status, content = answer.status, answer.read()
+                time.sleep(_RETRY_SECONDS if status == 503 else 0)
+            if status != 200:
                 raise EngineError(f"the model fails on files of noise: {json.loads(content)['error']}")
     connection.close()
 
@@ -66,7 +73,7 @@ def _noise_file(entry: Input) -> bytes:
     if entry.modality == "image":
         from PIL import Image
 
-        size = entry.preprocess["height"], entry.preprocess["width"], 3
+        size = *(min(entry.preprocess[side], _MOST_SIDE) for side in ("height", "width")), 3
         Image.fromarray(noise.integers(0, 256, size, np.uint8)).save(file, "PNG")
     elif entry.modality == "text":
         file.write(b"What is it?")
