@@ -123,7 +123,16 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
         BundleError: it is missing, damaged, of a newer schema, or reaches outside itself.
     """
     check(lib.mme_bundle_check(path_bytes(bundle)))
+    return parse_manifest(Path(bundle, "manifest.json").read_bytes(), bundle)
+
+
+def parse_manifest(content: str | bytes, bundle: str | os.PathLike[str]) -> Manifest:
+    """What a bundle's manifest.json holds.
+
+    Raises:
+        BundleError: it is malformed.
+    """
     try:
-        return Manifest.model_validate_json(Path(bundle, "manifest.json").read_bytes())
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise BundleError(f"{bundle}: manifest.json is malformed: {error}; export the bundle again") from error

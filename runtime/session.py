@@ -14,7 +14,7 @@ from mmedge.runtime.arrays import from_c_memory, from_c_tensor, to_c_tensor
 from mmedge.runtime.device import DeviceArray, LentTensor, from_device_tensor, to_device_tensor
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.inputs import Audio, Image, to_c_audio
-from mmedge.runtime.manifest import Manifest
+from mmedge.runtime.manifest import parse_manifest
 from mmedge.runtime.native import check, ffi, find_onnxruntime, find_tensorrt, lib, path_bytes, struct, text
 
 
@@ -192,7 +192,7 @@ class Session:
         check(lib.mme_model_get_info(self._model, info))
         self.engine = text(info.engine)
         """Engine, version and where it was found."""
-        self.manifest = Manifest.model_validate_json(text(info.manifest))
+        self.manifest = parse_manifest(text(info.manifest), bundle)
         self.labels = self.manifest.labels
         self.graph_sha256 = text(info.graph_sha256)
         """Of the graph: embeddings of two models cannot be compared."""
