@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import sys
+import traceback
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -21,6 +24,8 @@ _COMMANDS = {
     "run": "Run a bundle on files.",
     "serve": "Serve a bundle over HTTP.",
 }
+
+_INTERRUPTED = 130  # as shells have it
 
 # Which extra brings a package that only some commands need.
 _EXTRAS = {
@@ -75,6 +80,14 @@ class _Pipeline(click.Group):
         except MmedgeError as error:
             click.echo(f"mmedge: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads the output any more
+                raise
+            click.echo(f"mmedge: {error}", err=True)
+            ctx.exit(MmedgeError.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("Aborted!", err=True)
+            ctx.exit(_INTERRUPTED)
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package not in _EXTRAS:
@@ -114,6 +127,10 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """The `mmedge` command. Exit codes: 0 done, 1 a gate failed, 2 anything else."""
-    cli()
+    """The `mmedge` command. Exit codes: 0 done, 1 a gate failed, 130 interrupted, 2 anything else."""
+    try:
+        cli()
+    except Exception:
+        traceback.print_exc()
+        sys.exit(2)
     raise AssertionError("click's main does not return")
