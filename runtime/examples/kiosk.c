@@ -20,9 +20,9 @@ static uint8_t *read_pnm(const char *path, mme_image *frame) {
   FILE *file = fopen(path, "rb");
   uint8_t *pixels = NULL;
   char kind = 0;
-  int width = 0, height = 0;
-  if (file != NULL && fscanf(file, "P%c %d %d 255", &kind, &width, &height) == 3 && fgetc(file) != EOF &&
-      (kind == '5' || kind == '6') && width > 0 && height > 0 && width <= 8192 && height <= 8192) {
+  int width = 0, height = 0, most = 0;
+  if (file != NULL && fscanf(file, "P%c %d %d %d", &kind, &width, &height, &most) == 4 && fgetc(file) != EOF &&
+      (kind == '5' || kind == '6') && most == 255 && width > 0 && height > 0 && width <= 8192 && height <= 8192) {
     const size_t row = (size_t)width * (kind == '6' ? 3 : 1), size = row * (size_t)height;
     pixels = malloc(size);
     if (pixels != NULL && fread(pixels, 1, size, file) != size) {
