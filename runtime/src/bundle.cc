@@ -97,6 +97,9 @@ void check_task(const Bundle& bundle) {
     }
   } else if (bundle.task == "classification" || bundle.task == "vqa") {
     if (bundle.labels.empty()) fail(MME_BUNDLE_INVALID, "task \"", bundle.task, "\" needs labels");
+    if (std::set(bundle.labels.begin(), bundle.labels.end()).size() != bundle.labels.size()) {
+      fail(MME_BUNDLE_INVALID, "a label is there twice");
+    }
     check_output(bundle, OutputKind::kLogits, {count(bundle.labels.size())});
     if (!bundle.metric.empty()) fail(MME_BUNDLE_INVALID, "a metric is given; only task \"embedding\" has one");
   } else {
