@@ -3,7 +3,8 @@ BIN := .venv/bin
 EXTRAS := cpu,serve,evaluate,train,export,tensorrt,bench,dev
 BUNDLE := build/demo/digits.mme
 CPP_SOURCES := $(shell find runtime tests/runtime -name '*.cc' -o -name '*.c' -o -name '*.h' -o -name '*.hpp')
-NATIVE := $(CPP_SOURCES) $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.map') \
+NATIVE := $(CPP_SOURCES) \
+          $(shell find runtime -name 'CMakeLists.txt' -o -name '*.in' -o -name '*.inc' -o -name '*.map') \
           runtime/generate_abi.py CMakeLists.txt pyproject.toml
 CUDA_SOURCES := $(shell find runtime -name '*.cu' -o -name '*.cuh') $(wildcard runtime/src/kernels/*/*_cuda.h)
 # What includes TensorRT's headers.
@@ -91,7 +92,8 @@ docs: build/install.stamp  ## Write the pages made of the header's comments, the
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_training.py
 
-build/bundles/digits.mme: build/install.stamp tests/make_bundles.py $(wildcard export/*.py calibration/*.py mmedge/models/*.py)
+build/bundles/digits.mme: build/install.stamp tests/make_bundles.py mmedge/exporting.py \
+                          $(wildcard export/*.py calibration/*.py runtime/*.py mmedge/models/*.py)
 	$(BIN)/python tests/make_bundles.py build/bundles
 	@touch $@
 
