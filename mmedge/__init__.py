@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Or ONNX Runtime would report to its makers; libmmedge sees to it where it is used without Python.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from mmedge.runtime import Audio, Gallery, Image, Preprocessor, Result, Session

@@ -1,6 +1,8 @@
 // Graphs on ONNX Runtime's C API.
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <mutex>
 
 #include "engine/cache.h"
 #include "engine/engine.h"
@@ -163,10 +165,12 @@ class SessionOptions {
       append_provider(library, options);
     } else if (options.precision != "fp16") {  // what is not integer in an INT8 graph is float32
       register_mmedge_ops(api_, made);
+      has_operators_ = true;
     }
   }
 
   OrtSessionOptions* get() const { return options_.get(); }
+  bool has_operators() const { return has_operators_; }
   void set(const char* key, const char* value) {
     check(api_, api_->AddSessionConfigEntry(options_.get(), key, value), key);
   }
@@ -181,6 +185,7 @@ class SessionOptions {
     if (options.provider == "cuda") {
       if (const RegisterOperators register_operators = cuda_operators_for(options)) {
         check(api_, register_operators(options_.get(), library.base), "register mmedge's operators for CUDA");
+        has_operators_ = true;
       }
       require_provider(library, "CUDAExecutionProvider");
       OrtCUDAProviderOptionsV2* cuda = nullptr;
@@ -205,6 +210,7 @@ class SessionOptions {
 
   const OrtApi* api_;
   Owned<OrtSessionOptions> options_;
+  bool has_operators_ = false;
 };
 
 class OnnxRuntimeGraph : public Graph {
@@ -238,11 +244,17 @@ class OnnxRuntimeGraph : public Graph {
 
  private:
   void create(const OnnxRuntimeLibrary& library, std::span<const uint8_t> bytes, const SessionOptions& options) {
+    // The first session with our operators names their domain in a table of the process, which has no lock of its own.
+    static std::mutex mutex;
+    static std::atomic<bool> named{false};
+    std::unique_lock<std::mutex> lock;
+    if (!named) lock = std::unique_lock(mutex);
     const FloatingPointMode mode(false);  // the engine would leave this thread's changed
     OrtSession* session = nullptr;
     check(api_, api_->CreateSessionFromArray(library.env, bytes.data(), bytes.size(), options.get(), &session),
           "load the graph");
     session_.reset(session);
+    if (options.has_operators()) named = true;
   }
 
   // False where the cache has nothing that loads: a driver or a device may have changed under it.
