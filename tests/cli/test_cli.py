@@ -136,6 +136,29 @@ def test_run_searches_and_fills_a_gallery(one_input_embedding: Path, bundles: Pa
     assert "a gallery holds embeddings" in classifier.stderr
 
 
+def test_people_enrolled_at_the_same_time_are_all_there(one_input_embedding: Path, tmp_path: Path) -> None:
+    Image.new("L", (2, 2), 100).save(tmp_path / "7.png")
+    command = [sys.executable, "-c", "from mmedge.cli import main; main()", "run", one_input_embedding]
+    command += ["--image", tmp_path / "7.png", "--gallery", tmp_path / "people.gallery", "--enroll"]
+    names = [f"n{number}" for number in range(6)]
+    started = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in names]
+    assert [process.wait(timeout=60) for process in started] == [0] * 6
+    assert len(Gallery.load(tmp_path / "people.gallery")) == 6
+    assert [path.name for path in tmp_path.glob("*people*")] == ["people.gallery"]
+
+
+def test_only_a_gate_ends_with_1(digits_bundle: Path, files: dict[str, Path]) -> None:
+    wide = invoke("run", digits_bundle, "--image", files["image"], "--gallery", "x" * 300, "--enroll", "ann")
+    assert wide.exit_code == 2
+    folder = invoke("data", "sort-of-clevr", "/proc/none")
+    assert folder.exit_code == 2
+    assert "mmedge: [Errno 2] No such file or directory: '/proc/" in folder.stderr
+    command = "import signal; from mmedge.cli import main; import mmedge.runtime as m; "
+    command += "m.read_manifest = lambda bundle: signal.raise_signal(signal.SIGINT); main()"
+    done = subprocess.run([sys.executable, "-c", command, "inspect", digits_bundle], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (130, "Aborted!")
+
+
 def test_run_names_what_is_wrong(digits_bundle: Path, files: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(files["image"].read_bytes()[:80])
     for arguments, message in (

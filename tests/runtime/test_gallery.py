@@ -15,6 +15,20 @@ from mmedge.runtime.errors import DataError, InvalidArgument
 PIXELS = np.array([[51, 102], [153, 204]], np.uint8)
 
 
+def test_a_saved_gallery_is_as_private_as_it_was_and_behind_the_link_that_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    real, link = tmp_path / "kept" / "people.gallery", tmp_path / "people.gallery"
+    gallery = Gallery(2, "dot")
+    gallery.save(real)
+    real.chmod(0o640)
+    link.symlink_to(real)
+    gallery.enroll("ann", np.float32([1, 2]))
+    gallery.save(link)
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o7777 == 0o640
+    assert len(Gallery.load(real)) == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     metric=st.sampled_from(["cosine", "dot", "euclidean"]),

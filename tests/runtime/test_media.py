@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,29 @@ def test_a_picture_that_a_program_would_have_to_draw_is_refused(
     with pytest.raises(DataError, match=r"7\.png: not a readable image: unknown format"):
         decode_image(script, "7.png")
     assert not (tmp_path / "started").exists()
+
+
+def test_a_picture_of_more_pixels_than_memory_is_for_is_refused_before_it_is_unpacked() -> None:
+    file = io.BytesIO()
+    Pillow.new("1", (10_000, 7_000)).save(file, "PNG")
+    filters = list(warnings.filters)
+    with pytest.raises(DataError, match=r"big: .* found 10000 x 7000 pixels; expected at most 67108864"):
+        decode_image(file.getvalue(), "big")
+    assert warnings.filters == filters  # which all threads share
+
+
+def test_what_is_no_clip_is_refused_without_a_word_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match=r"^x: not a readable audio file: Format not recognised\.$"):
+        decode_audio(b"hello, not media", "x")
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(1000), 8000, format="AIFF")
+    content = bytearray(file.getvalue())
+    for at in range(4, 60):  # lengths among them, which lead before the start
+        damaged = content.copy()
+        damaged[at] = 0xFF
+        with suppress(DataError):
+            decode_audio(bytes(damaged), "x")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

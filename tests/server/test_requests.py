@@ -346,6 +346,38 @@ def test_requests_beyond_the_queue_are_refused_and_health_still_answers(
     assert "waiting" in error(refused)
 
 
+def test_the_request_of_a_client_who_left_is_not_run(start_server: Callable[..., Any]) -> None:
+    slow = "import time, mmedge.server.app as app; decode = app.decode_image\n"
+    slow += "app.decode_image = lambda *given: (print('decoding', flush=True), time.sleep(0.5), decode(*given))[2]"
+    server = start_server(when_ready=slow)
+    form = httpx.Request("POST", f"{server.url}{MODEL}/predict", files={"image": ("7.png", image_file())})
+    content = form.read()
+    head = f"POST {MODEL}/predict HTTP/1.1\r\nHost: x\r\nContent-Type: {form.headers['content-type']}\r\n"
+    for _ in range(8):
+        with socket.create_connection(server.address) as connection:
+            connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    answer = httpx.post(f"{server.url}{MODEL}/predict", files={"image": ("7.png", image_file())}, timeout=20)
+    assert answer.status_code == 200
+    assert server.stop() == 0
+    # What had begun as its client left goes on; the rest does not begin.
+    assert 1 <= server.process.stdout.read().count("decoding") <= 4
+
+
+@pytest.mark.parametrize("body_bytes", [2000, 100_000])
+def test_a_server_whose_clients_must_be_brief_becomes_ready(start_server: Callable[..., Any], body_bytes: int) -> None:
+    server = start_server(body_bytes=body_bytes)  # the warm-up is no larger than that either
+    assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200
+
+
+def test_a_long_clip_is_refused(client: httpx.Client) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(601_000, np.int16), 1000, format="FLAC")
+    assert len(file.getvalue()) < 10_000
+    answer = client.post(f"{MODEL}/predict", files={"audio": ("hour.flac", file.getvalue())})
+    assert answer.status_code == 400
+    assert "hour.flac: found 601000 samples, 601 s; expected at most 67108864 and 600 s" in error(answer)
+
+
 def test_bodies_beyond_the_memory_set_aside_are_refused(start_server: Callable[..., Any]) -> None:
     server = start_server(held_bytes=100_000)
     url = f"{server.url}{MODEL}/infer"

@@ -24,7 +24,11 @@ PREDICT = "/v2/models/digits/predict"
 SLOW = """
 import time, mmedge.server.app as app
 decode = app.decode_audio
-app.decode_audio = lambda *given: (print("decoding", flush=True), time.sleep(1.5), decode(*given))[2]
+def decode_slowly(*given, **limits):
+    print("decoding", flush=True)
+    time.sleep(1.5)
+    return decode(*given, **limits)
+app.decode_audio = decode_slowly
 """
 
 
