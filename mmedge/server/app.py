@@ -166,7 +166,8 @@ class App:
         answer = asyncio.get_running_loop().run_in_executor(self._worker, lambda: _encode(job(content_type, body)))
         gone = asyncio.ensure_future(receive())  # after the body there is nothing else to receive
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {answer, gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise _ClientGoneError
             return answer.result()

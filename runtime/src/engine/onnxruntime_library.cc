@@ -36,8 +36,8 @@ std::string choose_library(const std::string& requested) {
 
 OnnxRuntimeLibrary open_library(const std::string& requested) {
   const std::string path = choose_library(requested);
-  // Or it would report to its makers from the first environment on, and keep files for that. Asked to stop later, it has
-  // begun; and what the process's owner has set stays.
+  // Or it would report to its makers from the first environment on, and keep files for that. Asked to stop later, it
+  // has begun; and what the process's owner has set stays.
   setenv("ORT_DISABLE_TELEMETRY", "1", 0);
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
