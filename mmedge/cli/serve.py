@@ -28,7 +28,7 @@ def serve(bundle: str, host: str, port: int, max_body_mib: int, **engine: Any) -
     """Serve BUNDLE over HTTP until interrupted.
 
     Speaks the Open Inference Protocol (KServe v2) with JSON tensors, and takes plain files at
-    /v2/models/NAME/predict.
+    /v2/models/NAME/predict, clips of up to ten minutes.
 
     \b
     Example:
