@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import (
     disable_progress_bar,
     enable_progress_bar,
@@ -100,6 +100,10 @@ def quiet_transformers() -> Iterator[None]:
 # Of a published configuration: where it comes from, not what it is.
 _PROVENANCE = ("_name_or_path", "architectures", "dtype", "model_type", "transformers_version")
 
+# Weights that no encoder reads and that published files may lack: what stands in for the masked samples of wav2vec2's
+# own training, and how many batches a norm has seen.
+_NOT_USED = ("masked_spec_embed", "num_batches_tracked")
+
 
 def _published(source: str, encoder: str) -> Any:
     architecture = ARCHITECTURES.get(encoder)
@@ -109,14 +113,25 @@ def _published(source: str, encoder: str) -> Any:
         )
     try:
         with quiet_transformers():
-            model = AutoModel.from_pretrained(source, **architecture.arguments)
+            config = AutoConfig.from_pretrained(source)
+            if config.model_type != architecture.model_type:
+                raise InvalidArgument(
+                    f"{source!r} holds a {config.model_type}; encoder {encoder!r} expects a {architecture.model_type}"
+                )
+            model, report = AutoModel.from_pretrained(
+                source, config=config, output_loading_info=True, **architecture.arguments
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise InvalidArgument(
             f"encoder {encoder!r}: cannot load {source!r} ({error}); expected a folder with config.json and weights, "
             "or a hub id that can be reached"
         ) from error
-    if model.config.model_type != architecture.model_type:
+    # transformers fills what the file lacks with random numbers.
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith(_NOT_USED))
+    if missing:
         raise InvalidArgument(
-            f"{source!r} holds a {model.config.model_type}; encoder {encoder!r} expects a {architecture.model_type}"
+            f"encoder {encoder!r}: the weights in {source!r} lack {len(missing)} of those of a "
+            f"{architecture.model_type} ({', '.join(missing[:3])}{', ...' if missing[3:] else ''}); expected a file "
+            "that names its weights as save_pretrained of transformers does"
         )
     return model

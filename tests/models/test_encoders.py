@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 import torch
 from families import ENCODERS, TEXT, modality, random_batch
-from transformers import BertConfig, BertModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, ResNetConfig
 
 from mmedge.export.graph import export_graph, to_bytes
 from mmedge.export.targets import find_target
@@ -15,6 +16,8 @@ from mmedge.models import MmedgeConfig, load_checkpoint, new_model
 from mmedge.models.encoders import TransformerEncoder, masked_mean
 from mmedge.models.registry import build_encoder
 from mmedge.runtime.errors import InvalidArgument
+
+FILE = "model.safetensors"
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name != "wav2vec2"])
@@ -128,6 +131,56 @@ def test_published_weights_are_loaded_kept_in_the_checkpoint_and_stay_as_they_ar
     loaded = load_checkpoint(tmp_path / "run")
     presence = torch.ones(2, 1, dtype=torch.bool)
     assert torch.equal(loaded(presence, text=ids).logits, model(presence, text=ids).logits)
+
+
+def _part_with_weights(folder: Path, name: str) -> dict[str, Any]:
+    kind, part = ENCODERS[name]
+    return {kind: {"encoder": name, "pretrained": str(folder), "preprocess": part["preprocess"]}}
+
+
+@pytest.mark.parametrize("name", ["bert", "resnet", "wav2vec2"])
+def test_published_weights_under_other_names_are_refused_not_replaced_by_random_ones(tmp_path: Path, name: str) -> None:
+    encoder = build_encoder(modality(name)[ENCODERS[name][0]])
+    encoder.model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / FILE)
+    last = max(key for key in weights if key.endswith(".weight"))
+    save_file({f"other.{key}" if key == last else key: value for key, value in weights.items()}, tmp_path / FILE)
+    with pytest.raises(InvalidArgument, match=f"lack 1 of those of a {name}") as caught:
+        new_model(MmedgeConfig(modalities=_part_with_weights(tmp_path, name), id2label={0: "no", 1: "yes"}))
+    assert str(tmp_path) in str(caught.value)
+    assert last.rpartition(".")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2", "vit", "ast", "wav2vec2", "bert", "xlm-roberta"])
+def test_published_weights_of_a_whole_classifier_fit_though_the_encoder_has_no_use_for_some(
+    tmp_path: Path, name: str
+) -> None:
+    encoder = build_encoder(modality(name)[ENCODERS[name][0]])
+    encoder.model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / FILE)
+    unused = {key for key in weights if key.endswith(("masked_spec_embed", "num_batches_tracked"))}
+    kept = {key: value for key, value in weights.items() if key not in unused}
+    save_file(kept | {"classifier.weight": torch.zeros(2, 2)}, tmp_path / FILE, {"format": "pt"})
+    model = new_model(MmedgeConfig(modalities=_part_with_weights(tmp_path, name), id2label={0: "no", 1: "yes"}))
+    (loaded,) = model.encoders.values()
+    state = loaded.model.state_dict()
+    for key, value in encoder.model.state_dict().items():
+        assert key.endswith(("masked_spec_embed", "num_batches_tracked")) or torch.equal(state[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "message"),
+    [
+        ("bert", DistilBertConfig(dim=16, hidden_dim=32, n_layers=1, n_heads=2, vocab_size=40), "holds a distilbert"),
+        ("vit", ResNetConfig(hidden_sizes=[8], depths=[1], embedding_size=8), "holds a resnet"),
+    ],
+)
+def test_published_weights_of_another_architecture_are_named(
+    tmp_path: Path, name: str, found: Any, message: str
+) -> None:
+    AutoModel.from_config(found).save_pretrained(tmp_path)
+    with pytest.raises(InvalidArgument, match=f"{message}; encoder '{name}' expects a {name}"):
+        new_model(MmedgeConfig(modalities=_part_with_weights(tmp_path, name), id2label={0: "no", 1: "yes"}))
 
 
 def test_statistics_pooling_does_not_depend_on_the_order_of_the_frames() -> None:
