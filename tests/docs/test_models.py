@@ -16,7 +16,7 @@ from mmedge.models import FusedModel, MmedgeConfig
 from mmedge.models.fusion import FUSIONS
 from mmedge.models.modeling import HEADS
 from mmedge.models.pretrained import ARCHITECTURES, Architecture, _grid
-from mmedge.models.registry import ENCODERS, _pretrained
+from mmedge.models.registry import ENCODERS, _pretrained, encoder_options
 from mmedge.training.build import build_model, write_tokenizer
 from mmedge.training.recipe import Recipe
 from mmedge.training.tokenizer import train_tokenizer
@@ -35,6 +35,15 @@ def test_every_encoder_fusion_and_head_is_described() -> None:
     for heading, names in (("Encoders", ENCODERS), ("Fusions", FUSIONS), ("Heads", HEADS)):
         described = {cell.split()[0].strip("`") for cell in first_cells(heading) if cell.startswith("`")}
         assert described == set(names)
+
+
+def test_every_option_of_an_encoder_is_named_beside_it() -> None:
+    for name in ENCODERS:
+        (row,) = re.findall(rf"^\| `{name}` \| [^|]+ \| ([^|]+) \|", PAGE, flags=re.MULTILINE)
+        # Those of a vocabulary follow from the tokenizer.
+        assert re.findall(r"`(\w+)`", row) == [
+            option for option in encoder_options(name) if option not in ("vocab_size", "pad_token_id")
+        ]
 
 
 def test_the_table_has_the_rows_of_the_benchmark() -> None:
