@@ -50,8 +50,9 @@ def write_tokenizer(recipe: Recipe, samples: Sequence[Sample], folder: Path) -> 
     if text is None:
         return
     path = folder / TOKENIZER_FILE
-    if "tokenizer" in text.preprocess:
-        shutil.copyfile(text.preprocess["tokenizer"], path)
+    tokenizer = text.preprocess.get("tokenizer")
+    if tokenizer is not None:
+        shutil.copyfile(tokenizer, path)
     else:
         train_tokenizer((sample.text for sample in samples if sample.text is not None), text.vocab_size, path)
 

@@ -231,7 +231,7 @@ class Recipe(Strict):
     """Where the model goes; relative to the working directory."""
     labels: tuple[str, ...] | None = None
     """The classes in the order of the logits; null: those of the train split, sorted."""
-    seed: NotNegative = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the first weights, the order of the samples and their augmentation."""
     model: ModelRecipe
     """The shape of the model."""

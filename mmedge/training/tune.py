@@ -103,7 +103,7 @@ def _open(storage: Path, recipe: Recipe) -> optuna.Study:
     )
     _end_unfinished(study)
     # A search that goes on draws new values.
-    study.sampler = optuna.samplers.TPESampler(seed=recipe.seed + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=(recipe.seed + len(study.trials)) % 2**32)
     described = recipe.model_dump(mode="json")
     began = study.user_attrs.get("recipe")
     if began is None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from mmedge.data.folder import Sample
 from mmedge.runtime.errors import RecipeError
-from mmedge.training.build import build_model
+from mmedge.training.build import build_model, write_tokenizer
 from mmedge.training.recipe import Recipe, changed, read_recipe
 
 Write = Callable[[Any], Path]
@@ -86,6 +87,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"model.head": "embedding"}, "labels name classes"),
         ({"model.head": "vqa", "model.multi_label": True}, "model.multi_label with head vqa"),
         ({"training.ema": 1.0}, "training.ema: found 1.0"),
+        ({"seed": 2**32}, "seed: found 4294967296: Input should be less than 4294967296"),
         ({"model.modalities.image.augment": {"crop": [0.0, 1.0]}}, "image.augment.crop: found [0.0, 1.0]"),
         ({"model.modalities.audio.augment": {"speed": [1.2, 0.8]}}, "audio.augment.speed: found [1.2, 0.8]"),
         (
@@ -126,6 +128,16 @@ def test_an_impossible_option_of_an_encoder_is_a_recipes_error(recipe_values: di
     recipe_values["model"]["modalities"]["audio"]["pooling"] = "none"
     with pytest.raises(RecipeError, match="model: found pooling 'none'"):
         build_model(Recipe.model_validate(recipe_values), ("high", "low"), tmp_path)
+
+
+def test_a_tokenizer_of_null_is_one_left_out(recipe_values: dict[str, Any], tmp_path: Path) -> None:
+    preprocess = {"type": "text", "max_length": 12, "tokenizer": None}
+    recipe_values["model"]["modalities"] = {"text": {"encoder": "transformer", "width": 8, "preprocess": preprocess}}
+    sample = Sample({}, "a red square", ("text",), ("high",), None, None, {}, 1)
+    recipe = Recipe.model_validate(recipe_values)
+    write_tokenizer(recipe, [sample], tmp_path)
+    model = build_model(recipe, ("high", "low"), tmp_path)
+    assert model.config.modalities["text"]["preprocess"]["tokenizer"] == "tokenizer.json"
 
 
 def test_changed_values_are_what_the_file_would_say(write_recipe: Write, recipe_values: dict[str, Any]) -> None:

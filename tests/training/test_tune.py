@@ -67,6 +67,12 @@ def test_a_search_finds_the_best_values_and_goes_on_where_it_was(values: dict[st
     assert result.evaluation.subsets[-1].main.value == more.best.score
 
 
+def test_a_search_with_the_largest_seed_goes_on(values: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(values | {"seed": 2**32 - 1})
+    for trials in (1, 2):
+        assert len(tune(recipe, trials=1).trials) == trials
+
+
 def test_a_worse_trial_is_pruned_and_one_that_cannot_be_trained_fails(values: dict[str, Any], tmp_path: Path) -> None:
     values["training"] |= {"steps": 16, "warmup_steps": 0, "evaluate_every": 8}
     values["tune"] = {"training.learning_rate": [0.01, 1e-9, 3e38]}
