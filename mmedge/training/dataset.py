@@ -21,7 +21,9 @@ from mmedge.training.sampling import Row, balanced, by_image, by_label, shuffled
 
 _CACHE_BYTES = 256_000_000  # of decoded files, in each worker
 _NO_MIRROR = {"flip_horizontal": 0.0, "flip_vertical": 0.0, "transpose": 0.0}
-_AS_THEY_ARE = {"channels": "grey", "mean": [0.0], "std": [1.0]}
+# A mask passes through the geometry of its image and nothing else: no borders of their own, and a filter that leaves in
+# each cell the share that is covered.
+_MASK = {"channels": "grey", "mean": [0.0], "std": [1.0], "interpolation": "bilinear", "antialias": True}
 
 
 class TrainingStream(Dataset[dict[str, Any]]):
@@ -57,8 +59,8 @@ class TrainingStream(Dataset[dict[str, Any]]):
         self._region: Preprocessor | None = None
         if region_shape is not None:
             rows, columns = region_shape
-            # A mask passes through the geometry of its image, and nothing else.
-            self._region = Preprocessor({**preprocess["image"], "width": columns, "height": rows, **_AS_THEY_ARE})
+            geometry = {key: value for key, value in preprocess["image"].items() if key != "pad_value"}
+            self._region = Preprocessor({**geometry, "width": columns, "height": rows, **_MASK})
         self._region_shape = region_shape
         self._multi_label = recipe.model.multi_label
         self._seed, self._modality_dropout = recipe.seed, recipe.training.modality_dropout

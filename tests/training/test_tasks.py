@@ -162,6 +162,29 @@ def test_a_region_is_the_share_of_each_cell_that_the_moved_mask_covers(values: d
     assert 5 < flipped < 29
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"interpolation": "nearest", "antialias": False}, {"antialias": False}, {"fit": "letterbox", "pad_value": 114}],
+    ids=["nearest", "no antialias", "borders"],
+)
+def test_however_an_image_is_resized_a_region_is_the_share_that_its_mask_covers(
+    values: dict[str, Any], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    image = values["model"]["modalities"]["image"]
+    image["preprocess"] = {**IMAGE, "width": 48, "height": 24, "fit": "stretch", **changes}
+    _, stream, model = prepared(values, tmp_path)
+    assert model.region_shape == (6, 12)
+    for draw in range(36):
+        sample = stream.sample(draw)
+        if sample.line > 2:
+            mask = Image.fromarray(np.asarray(sample.mask(), np.uint8) * 255)
+            share = np.zeros((6, 12))
+            inside = slice(3, 9) if "fit" in changes else slice(0, 12)  # letterbox: a square between borders
+            width = inside.stop - inside.start
+            share[:, inside] = np.asarray(mask.resize((width, 6), Image.Resampling.BILINEAR), float) / 255
+            np.testing.assert_allclose(stream[draw]["region"], share, atol=0.01)
+
+
 def test_token_ids_are_those_of_the_tokenizer_that_was_trained(values: dict[str, Any], tmp_path: Path) -> None:
     _, stream, _ = prepared(values, tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
