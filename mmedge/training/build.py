@@ -19,7 +19,7 @@ def read_data(recipe: Recipe) -> tuple[list[Sample], list[Sample], tuple[str, ..
     """The train and the validation split, and the labels in order: the classes, or the identities of the train split.
 
     Raises:
-        DataError: a split cannot be read or used.
+        DataError: a split cannot be read or used. RecipeError: rows are to be mirrored by a column that none has.
     """
     names, model = recipe.model.modalities.names, recipe.model
     samples = read_split(recipe.data, "train", names, recipe.labels)
@@ -37,7 +37,19 @@ def read_data(recipe: Recipe) -> tuple[list[Sample], list[Sample], tuple[str, ..
         raise DataError(f"the train split has no sample of {', '.join(missing)}; expected some of every label")
     if len(labels) < 2:
         raise DataError(f"the train split has the one label {labels[0]!r}; expected at least two")
+    _check_columns(recipe, samples)
     return samples, held_out, labels
+
+
+def _check_columns(recipe: Recipe, samples: Sequence[Sample]) -> None:
+    image = recipe.model.modalities.image
+    columns = sorted({name for sample in samples for name in sample.columns})
+    for name in (image and image.augment.mirror_where) or {}:
+        if name not in columns:
+            raise RecipeError(
+                f"model.modalities.image.augment.mirror_where: found {name!r}, which no row has; expected of the train "
+                f"split's columns: {', '.join(columns) or 'there are none'}"
+            )
 
 
 def write_tokenizer(recipe: Recipe, samples: Sequence[Sample], folder: Path) -> None:

@@ -185,6 +185,26 @@ def test_however_an_image_is_resized_a_region_is_the_share_that_its_mask_covers(
             np.testing.assert_allclose(stream[draw]["region"], share, atol=0.01)
 
 
+def test_a_column_to_mirror_by_that_no_row_has_is_refused_with_those_there_are(values: dict[str, Any]) -> None:
+    lines = [json.loads(line) for line in (Path(values["data"]) / "train/metadata.jsonl").read_text().splitlines()]
+    values["data"] = str(Path(values["output"]).parent / "set")
+    for split in ("train", "validation"):
+        (Path(values["data"]) / split).mkdir(parents=True)
+        rows = [{"text": line["text"], "label": line["label"], "kind": "a"} for line in lines] + [
+            {"text": "both", "label": "red", "kind": "b", "room": 1}
+        ]
+        (Path(values["data"]) / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    augment: dict[str, Any] = {"flip_horizontal": 1.0}
+    values["model"]["modalities"]["image"]["augment"] = augment
+    read_data(Recipe.model_validate(values))
+    augment["mirror_where"] = {"room": 1, "kind": "a"}
+    read_data(Recipe.model_validate(values))
+    augment["mirror_where"] = {"knid": "a"}
+    expected = "mirror_where: found 'knid'.*expected of the train split's columns: kind, room"
+    with pytest.raises(RecipeError, match=expected):
+        read_data(Recipe.model_validate(values))
+
+
 def test_token_ids_are_those_of_the_tokenizer_that_was_trained(values: dict[str, Any], tmp_path: Path) -> None:
     _, stream, _ = prepared(values, tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
