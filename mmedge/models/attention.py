@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmedge.runtime.errors import InvalidArgument
+
 # The lowest value of float16: exp(score - max) is exactly zero in every floating type, and a row with nothing to
 # attend to stays finite.
 MASKED_SCORE = -65504.0
@@ -40,6 +42,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
+        if heads < 1 or dim % heads:
+            raise InvalidArgument(f"found {dim} features with {heads} heads; expected a multiple of the heads")
         self.heads = heads
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)

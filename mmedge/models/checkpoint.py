@@ -22,6 +22,7 @@ from transformers.utils.logging import (
 
 from mmedge.models.configuration import MmedgeConfig
 from mmedge.models.modeling import FusedModel
+from mmedge.models.options import part_problems
 from mmedge.models.pretrained import ARCHITECTURES, TransformersEncoder
 from mmedge.runtime.errors import CheckpointError, InvalidArgument, MmedgeError
 
@@ -37,10 +38,12 @@ def new_model(config: MmedgeConfig) -> FusedModel:
     modalities: dict[str, Any] = {}
     for name, part in config.modalities.items():
         modalities[name] = part
+        for _, problem in part_problems(part):
+            raise InvalidArgument(problem)
         if part.get("pretrained"):
             sources[name] = source = _published(part["pretrained"], part["encoder"])
             own = {key: value for key, value in source.config.to_diff_dict().items() if key not in _PROVENANCE}
-            modalities[name] = part | {"config": own | (part.get("config") or {})}
+            modalities[name] = part | {"config": own | part.get("config", {})}
     config.modalities = modalities
     model = FusedModel(config)
     for name, source in sources.items():

@@ -40,11 +40,6 @@ class Encoder(nn.Module):
     grid: tuple[int, int] | None = None
 
 
-def _check_strides(strides: Sequence[int]) -> None:
-    if not strides or not all(isinstance(stride, int) and stride > 0 for stride in strides):
-        raise InvalidArgument(f"found strides {strides!r}; expected whole numbers above 0, one per convolution")
-
-
 class CnnEncoder(Encoder):
     """One 3x3 convolution per stride, `width` channels in the first half of them and twice as many in the second. Its
     vector is all its tokens in a row, so that what is left of the image keeps its place.
@@ -54,7 +49,6 @@ class CnnEncoder(Encoder):
 
     def __init__(self, shape: tuple[int, ...], *, width: int, strides: Sequence[int] = (2, 1, 2, 2)) -> None:
         super().__init__()
-        _check_strides(strides)
         inputs, height, columns = shape
         widths = [width if 2 * index < len(strides) else 2 * width for index in range(len(strides))]
         # Strides instead of pooling: no convolution runs at full resolution.
@@ -101,9 +95,6 @@ class TemporalCnnEncoder(Encoder):
         pooling: str = "flatten",
     ) -> None:
         super().__init__()
-        _check_strides(strides)
-        if pooling not in ("flatten", "statistics"):
-            raise InvalidArgument(f"found pooling {pooling!r}; expected 'flatten' or 'statistics'")
         bands, frames = shape
         widths = [width if index < 2 else 2 * width for index in range(len(strides))]
         drop, layers = nn.Dropout1d(0.1), list[nn.Module]()

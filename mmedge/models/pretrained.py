@@ -80,6 +80,15 @@ ARCHITECTURES = {
 }
 
 
+def _encoding(architecture: Architecture, model: Any, shape: tuple[int, ...]) -> Encoding:
+    if architecture.encode is not _text:
+        return architecture.encode(model, torch.zeros(1, *shape))
+    if model.device.type == "meta":  # a mask has to be looked at
+        width = model.config.hidden_size
+        return Encoding(torch.zeros(1, width), torch.zeros(1, *shape, width))
+    return architecture.encode(model, torch.zeros(1, *shape, dtype=torch.int32))
+
+
 class TransformersEncoder(Encoder):
     """A transformers model behind the interface of `Encoder`.
 
@@ -96,11 +105,12 @@ class TransformersEncoder(Encoder):
             # Eager attention adds its mask, so that a text with nothing in it stays finite.
             self.model: Any = _from_config(values, attn_implementation="eager", **architecture.arguments)
             with torch.no_grad():  # for its shapes
-                integers = torch.int32 if architecture.encode is _text else None
-                found = architecture.encode(self.model.eval(), torch.zeros(1, *shape, dtype=integers))
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+                found = _encoding(architecture, self.model.eval(), shape)
+        except Exception as error:  # of whatever class: those of its layers, of torch and of its own checks
+            said = " ".join(f"{type(error).__name__}: {error}".split())
             raise InvalidArgument(
-                f"transformers refuses this configuration of {architecture.model_type}: {error}"
+                f"transformers refuses this configuration of {architecture.model_type} ({said}); expected values that "
+                "fit each other, such as a hidden_size that is a multiple of num_attention_heads"
             ) from error
         self.encode = architecture.encode
         self.freeze = freeze

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
+
 from mmedge.models.configuration import modality_of, tensor_shape
 from mmedge.models.encoders import CnnEncoder, Encoder, TemporalCnnEncoder, TransformerEncoder
+from mmedge.models.options import part_problems
 from mmedge.models.pretrained import ARCHITECTURES, TransformersEncoder
 from mmedge.runtime.errors import InvalidArgument
 
@@ -67,10 +70,22 @@ def build_encoder(part: Mapping[str, Any]) -> Encoder:
     known = encoder_options(str(name))
     for key in options:
         look_up(dict.fromkeys(known), key, f"option of encoder {name!r},")
+    for _, problem in part_problems(part):
+        raise InvalidArgument(problem)
     try:
         return family.build(shape, **options)
     except TypeError as error:
         raise InvalidArgument(f"encoder {name!r}: {error}; its options are {', '.join(known)}") from error
+
+
+def check_encoder(part: Mapping[str, Any]) -> None:
+    """Build what `build_encoder` would, without its weights.
+
+    Raises:
+        InvalidArgument: as `build_encoder`.
+    """
+    with torch.device("meta"):
+        build_encoder(part)
 
 
 def encoder_options(name: str) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import pi
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument, RecipeError
 from mmedge.training.augment import AudioAugment, ImageAugment, TextAugment
 from mmedge.training.augment.options import BelowOne, Fraction, NotNegative, Positive, Strict
+from mmedge.training.encoder_check import encoder_problems
 
 RECIPE_FILE = "recipe.json"  # beside the weights: what the model was trained on, and how
 
@@ -133,6 +135,15 @@ class ModelRecipe(Strict):
     """Of `vqa`: weight of the region's loss beside the answer's."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability, inside fusion and head."""
+
+    @model_validator(mode="after")
+    def _equal_heads(self) -> ModelRecipe:
+        if self.fusion == "cross_attention" and self.fusion_dim % self.fusion_heads:
+            raise ValueError(
+                f"found fusion_dim {self.fusion_dim} with fusion_heads {self.fusion_heads}; expected a multiple of the "
+                "heads"
+            )
+        return self
 
 
 class TrainingRecipe(Strict):
@@ -314,23 +325,12 @@ def _check(values: Mapping[str, Any]) -> Recipe | list[Problem]:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         return [_describe(problem) for problem in error.errors()]
-    parts = recipe.model.modalities
-    return [problem for name in parts.names for problem in _encoder_problems(name, getattr(parts, name))] or recipe
-
-
-def _encoder_problems(name: str, part: _Modality) -> Iterator[Problem]:
-    from mmedge.models.registry import encoder_options
-
-    where: list[str | int] = ["model", "modalities", name]
-    try:
-        options = encoder_options(part.encoder)
-    except InvalidArgument as error:
-        yield [*where, "encoder"], str(error)
-        return
-    for key in (part.model_extra or {}).keys() - set(options):
-        near = difflib.get_close_matches(key, [*options, *type(part).model_fields], n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; encoder {part.encoder} has {', '.join(options)}"
-        yield [*where, key], "unknown key" + hint
+    found: list[Problem] = []
+    for name in recipe.model.modalities.names:
+        part = getattr(recipe.model.modalities, name)
+        for keys, problem in encoder_problems(part.model_dump(mode="json"), list(type(part).model_fields)):
+            found.append((["model", "modalities", name, *keys], problem))
+    return found or recipe
 
 
 def _tune_problems(recipe: Recipe, key: str) -> Iterator[Problem]:
@@ -339,11 +339,23 @@ def _tune_problems(recipe: Recipe, key: str) -> Iterator[Problem]:
     if key == "tune" or key.startswith(("tune.", "data", "output")):
         yield ["tune", key], "not a key to search; expected one of model or training"
         return
-    for value in (space.low, space.high) if isinstance(space, Range) else space:
+    for value in _tried(space):
         found = _check(changed(recipe, {key: value}))
         if not isinstance(found, Recipe):
-            yield ["tune", key], "; ".join(f"{'.'.join(map(str, where))}: {problem}" for where, problem in found)
+            problem = "; ".join(f"{'.'.join(map(str, where))}: {problem}" for where, problem in found)
+            yield ["tune", key], f"with {value}: {problem}" if isinstance(space, Range) else problem
             return
+
+
+def _tried(space: Range | list[Scalar]) -> Sequence[Scalar]:
+    """Every choice; of a range all whole numbers, or as many as are soon checked."""
+    if not isinstance(space, Range):
+        return space
+    low, high = space.low, space.high
+    if isinstance(low, int) and isinstance(high, int):
+        parts = min(high - low, 64)
+        return sorted({low + 1, *(low + (high - low) * part // parts for part in range(parts + 1))})
+    return low, high, low + (high - low) / pi  # the last is no whole number
 
 
 def _describe(problem: Any) -> Problem:

@@ -157,6 +157,8 @@ def test_a_forgotten_or_unknown_tensor_is_named() -> None:
             "did you mean 'cnn'",
         ),
         ({"modalities": {}}, "names no modality"),
+        ({"fusion": "cross_attention", "fusion_heads": 3}, "found 8 features with 3 heads"),
+        ({"fusion": "cross_attention", "fusion_heads": 0}, "found 8 features with 0 heads"),
     ],
 )
 def test_an_impossible_configuration_says_what_was_expected(changes: dict[str, Any], message: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import make_bundles
 import pytest
 
 from mmedge.data.folder import Sample
@@ -122,6 +123,90 @@ def test_an_option_of_an_encoder_that_is_misspelt_is_named_with_its_line_and_the
     with pytest.raises(RecipeError) as caught:
         read_recipe(path)
     assert f"line {line}: model.modalities.image.widht: unknown key; did you mean width?" in str(caught.value)
+
+
+TEXT = {"encoder": "transformer", "width": 16, "preprocess": {"type": "text", "max_length": 12}}
+VIT = {"encoder": "vit", "preprocess": {**make_bundles.IMAGE, "width": 16, "height": 16}}
+BERT = {"encoder": "bert", "preprocess": TEXT["preprocess"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "key", "message"),
+    [
+        *(
+            (name, {"width": width}, "width", f"found width {width!r}; expected a whole number above 0")
+            for name in ("image", "audio", "text")
+            for width in (0, -1, -4, 1.5, 4.5, "abc", True, None)
+        ),
+        ("image", {"strides": [True]}, "strides", "found strides [True]; expected whole numbers above 0"),
+        ("image", {"strides": 2}, "strides", "found strides 2; expected whole numbers above 0"),
+        ("audio", {"pooling": "none"}, "pooling", "found pooling 'none'; expected 'flatten' or 'statistics'"),
+        ("text", {"dropout": 1.5}, "dropout", "found dropout 1.5; expected a probability, at least 0 and below 1"),
+        ("text", {"heads": 0}, "heads", "found heads 0; expected a whole number above 0"),
+        ("text", {"layers": -1}, "layers", "found layers -1; expected a whole number above 0"),
+        ("text", {"heads": 3}, "text", "found width 16 with 3 heads; expected a multiple of the heads"),
+        ("image", VIT | {"config": {"hidden_size": 7}}, "config", "transformers refuses this configuration of vit"),
+        ("image", VIT | {"config": {"num_attention_heads": 0}}, "config", "transformers refuses this configuration"),
+        ("image", VIT | {"config": {"patch_size": 64}}, "config", "transformers refuses this configuration of vit"),
+        (
+            "text",
+            BERT | {"config": {"hidden_act": "gule"}},
+            "config",
+            "transformers refuses this configuration of bert",
+        ),
+        ("text", BERT | {"config": 5}, "config", "found config 5; expected keys and values"),
+        ("text", BERT | {"config": {}, "freeze": "no"}, "freeze", "found freeze 'no'; expected true or false"),
+    ],
+)
+def test_an_impossible_encoder_is_found_when_the_recipe_is_read_with_its_line(
+    write_recipe: Write, recipe_values: dict[str, Any], name: str, part: dict[str, Any], key: str, message: str
+) -> None:
+    modalities = recipe_values["model"]["modalities"]
+    if "encoder" in part:
+        modalities[name] = part
+    else:
+        modalities[name] = {**(TEXT if name == "text" else modalities[name]), **part}
+    path = write_recipe(recipe_values)
+    lines = [text.strip().partition(":")[0] for text in path.read_text().splitlines()]
+    line = 1 + lines.index(key, lines.index(name))
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    where = f"model.modalities.{name}" + ("" if key == name else f".{key}")
+    assert f"  line {line}: {where}: {message}" in str(caught.value)
+
+
+def test_heads_that_do_not_share_the_features_of_a_fusion_are_found_when_the_recipe_is_read(
+    write_recipe: Write, recipe_values: dict[str, Any]
+) -> None:
+    recipe_values["model"] |= {"fusion": "cross_attention", "fusion_dim": 16, "fusion_heads": 3}
+    with pytest.raises(RecipeError, match=r"line \d+: model: found fusion_dim 16 with fusion_heads 3; expected a mult"):
+        read_recipe(write_recipe(recipe_values))
+
+
+@pytest.mark.parametrize(
+    ("key", "space", "message"),
+    [
+        ("model.modalities.text.width", [16, 18], "found width 18 with 4 heads"),
+        ("model.modalities.text.width", {"low": 16, "high": 20}, "with 17: model.modalities.text: found width 17"),
+        ("model.modalities.text.width", {"low": 16, "high": 4096}, "with 17: model.modalities.text: found width 17"),
+        ("model.modalities.text.width", {"low": 4.0, "high": 8.0}, "found width 4.0; expected a whole number above 0"),
+        ("model.modalities.text.dropout", {"low": 0.0, "high": 1.0}, "with 1.0: model.modalities.text.dropout: found"),
+        ("model.modalities.text.heads", {"low": 1, "high": 4}, "found width 16 with 3 heads"),
+        ("model.fusion_heads", {"low": 1, "high": 4}, "with 3: model: found fusion_dim 16 with fusion_heads 3"),
+        ("training.steps", {"low": 1.0, "high": 9.0}, "Input should be a valid integer"),
+    ],
+)
+def test_a_search_space_with_a_value_that_is_impossible_is_found_when_the_recipe_is_read(
+    write_recipe: Write, recipe_values: dict[str, Any], key: str, space: Any, message: str
+) -> None:
+    recipe_values["model"]["fusion"] = "cross_attention"
+    recipe_values["model"]["modalities"]["text"] = TEXT
+    recipe_values["tune"] = {"training.learning_rate": {"low": 1e-5, "high": 0.1, "log": True}, key: space}
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write_recipe(recipe_values))
+    assert f": tune.{key}: " in str(caught.value)
+    assert message in str(caught.value)
+    assert "learning_rate" not in str(caught.value)
 
 
 def test_an_impossible_option_of_an_encoder_is_a_recipes_error(recipe_values: dict[str, Any], tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""What a recipe says about an encoder, checked before there are data, a tokenizer or weights."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from mmedge.runtime.errors import InvalidArgument
+
+
+def encoder_problems(part: Mapping[str, Any], common: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
+    """Where in a modality's part of a recipe, and what; `common` are the keys that are not the encoder's."""
+    # A search asks about the same part for each value of another key.
+    return list(_problems(json.dumps(part, default=str), tuple(common)))
+
+
+@lru_cache(maxsize=16)
+def _problems(described: str, common: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], str], ...]:
+    part = json.loads(described)
+    try:
+        return tuple(_unknown_keys(part, common)) or tuple(_impossible(part))
+    except InvalidArgument as error:
+        return ((("encoder",), str(error)),)
+
+
+def _unknown_keys(part: Mapping[str, Any], common: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    from mmedge.models.registry import encoder_options
+
+    encoder = part["encoder"]
+    options = encoder_options(encoder)
+    for key in sorted(part.keys() - {*options, *common}):
+        near = difflib.get_close_matches(key, [*options, *common], n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; encoder {encoder} has {', '.join(options)}"
+        yield (key,), "unknown key" + hint
+
+
+def _impossible(part: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    from mmedge.models.options import part_problems
+    from mmedge.models.registry import check_encoder, encoder_options
+
+    options = encoder_options(part["encoder"])
+    part = {key: value for key, value in part.items() if key in (*options, "encoder", "pretrained", "preprocess")}
+    alone = [((key,), problem) for key, problem in part_problems(part)]
+    yield from alone
+    if alone or part.get("pretrained") is not None:  # with published weights comes most of the configuration
+        return
+    try:
+        check_encoder(part)
+    except InvalidArgument as error:
+        yield (("config",) if "config" in part else ()), str(error)
