@@ -24,6 +24,7 @@ from mmedge.models.configuration import MmedgeConfig
 from mmedge.models.modeling import FusedModel
 from mmedge.models.options import part_problems
 from mmedge.models.pretrained import ARCHITECTURES, TransformersEncoder
+from mmedge.models.registry import config_keys, look_up
 from mmedge.runtime.errors import CheckpointError, InvalidArgument, MmedgeError
 
 
@@ -40,6 +41,8 @@ def new_model(config: MmedgeConfig) -> FusedModel:
         modalities[name] = part
         for _, problem in part_problems(part):
             raise InvalidArgument(problem)
+        for key in part.get("config", ()):
+            look_up(dict.fromkeys(config_keys(part["encoder"])), key, f"key of the config of {part['encoder']!r},")
         if part.get("pretrained"):
             sources[name] = source = _published(part["pretrained"], part["encoder"])
             own = {key: value for key, value in source.config.to_diff_dict().items() if key not in _PROVENANCE}

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from transformers import AutoConfig
 
 from mmedge.models.configuration import modality_of, tensor_shape
 from mmedge.models.encoders import CnnEncoder, Encoder, TemporalCnnEncoder, TransformerEncoder
@@ -86,6 +87,15 @@ def check_encoder(part: Mapping[str, Any]) -> None:
     """
     with torch.device("meta"):
         build_encoder(part)
+
+
+def config_keys(name: str) -> tuple[str, ...]:
+    """What `config` of the encoder `name` may hold; nothing where it is none of transformers."""
+    architecture = ARCHITECTURES.get(name)
+    if architecture is None:
+        return ()
+    config = AutoConfig.for_model(architecture.model_type)
+    return (*config.to_dict(), *config.attribute_map)
 
 
 def encoder_options(name: str) -> list[str]:

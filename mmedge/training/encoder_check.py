@@ -27,7 +27,7 @@ def _problems(described: str, common: tuple[str, ...]) -> tuple[tuple[tuple[str,
 
 
 def _unknown_keys(part: Mapping[str, Any], common: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    from mmedge.models.registry import encoder_options
+    from mmedge.models.registry import config_keys, encoder_options
 
     encoder = part["encoder"]
     options = encoder_options(encoder)
@@ -35,6 +35,12 @@ def _unknown_keys(part: Mapping[str, Any], common: Sequence[str]) -> Iterator[tu
         near = difflib.get_close_matches(key, [*options, *common], n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; encoder {encoder} has {', '.join(options)}"
         yield (key,), "unknown key" + hint
+    config, known = part.get("config"), config_keys(encoder)
+    for key in config if isinstance(config, dict) and known else ():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; the configuration of {encoder} has {', '.join(known)}"
+            yield ("config", key), "unknown key" + hint
 
 
 def _impossible(part: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:

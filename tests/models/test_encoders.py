@@ -168,6 +168,17 @@ def test_published_weights_of_a_whole_classifier_fit_though_the_encoder_has_no_u
         assert key.endswith(("masked_spec_embed", "num_batches_tracked")) or torch.equal(state[key], value), key
 
 
+def test_a_key_of_a_published_configuration_that_transformers_no_longer_knows_is_kept(tmp_path: Path) -> None:
+    encoder = build_encoder(modality("bert")["text"])
+    encoder.model.config.position_embedding_type = "absolute"
+    encoder.model.save_pretrained(tmp_path / "bert")
+    assert "position_embedding_type" in (tmp_path / "bert/config.json").read_text()
+    parts = _part_with_weights(tmp_path / "bert", "bert")
+    model = new_model(MmedgeConfig(modalities=parts, id2label={0: "no", 1: "yes"}))
+    model.save_pretrained(tmp_path / "run")
+    assert "position_embedding_type" in load_checkpoint(tmp_path / "run").config.modalities["text"]["config"]
+
+
 @pytest.mark.parametrize(
     ("name", "found", "message"),
     [
@@ -204,6 +215,11 @@ def test_statistics_pooling_does_not_depend_on_the_order_of_the_frames() -> None
         ("transformer", {"pretrained": "/nowhere"}, "'transformer' has no published weights"),
         ("cnn", {"strides": [2, 0]}, r"found strides \[2, 0\]; expected whole numbers above 0"),
         ("temporal_cnn", {"strides": []}, r"found strides \[\]; expected whole numbers above 0"),
+        (
+            "bert",
+            {"config": {"num_layers": 1}},
+            "unknown key of the config of 'bert', 'num_layers': did you mean 'num_hi",
+        ),
         ("temporal_cnn", {"width": "abc"}, "found width 'abc'; expected a whole number above 0"),
         ("vit", {"config": {"hidden_size": 7}}, "refuses this configuration of vit"),
         ("xlm-roberta", {"config": {"max_position_embeddings": 4}}, "refuses this configuration of xlm-roberta"),

@@ -175,6 +175,26 @@ def test_an_impossible_encoder_is_found_when_the_recipe_is_read_with_its_line(
     assert f"  line {line}: {where}: {message}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "wrong", "nearest"),
+    [
+        ("image", VIT | {"config": {"hiden_size": 192}}, "hiden_size", "hidden_size"),
+        ("text", BERT | {"config": {"num_layers": 1}}, "num_layers", "num_hidden_layers"),
+        ("image", VIT | {"pretrained": "a/model", "config": {"image_sise": 32}}, "image_sise", "image_size"),
+    ],
+)
+def test_a_misspelt_key_of_a_configuration_of_transformers_is_named_with_its_line_and_the_nearest(
+    write_recipe: Write, recipe_values: dict[str, Any], name: str, part: dict[str, Any], wrong: str, nearest: str
+) -> None:
+    recipe_values["model"]["modalities"][name] = part
+    path = write_recipe(recipe_values)
+    lines = [text.strip().partition(":")[0] for text in path.read_text().splitlines()]
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    where = f"line {1 + lines.index(wrong)}: model.modalities.{name}.config.{wrong}"
+    assert f"{where}: unknown key; did you mean {nearest}?" in str(caught.value)
+
+
 def test_heads_that_do_not_share_the_features_of_a_fusion_are_found_when_the_recipe_is_read(
     write_recipe: Write, recipe_values: dict[str, Any]
 ) -> None:
