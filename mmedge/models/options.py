@@ -41,6 +41,9 @@ _RULES = {
     "freeze": _Rule(lambda value: isinstance(value, bool), "true or false"),
 }
 
+# Of an image's tensor: what convolutions and patches run over, and what weights are multiplied with.
+_TENSOR = {"layout": "planar", "dtype": "float32"}
+
 
 def part_problems(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is impossible of a modality's part of a configuration, each value seen alone: its key, and the fault."""
@@ -48,3 +51,12 @@ def part_problems(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         rule = _RULES.get(key)
         if rule is not None and not rule.holds(value):
             yield key, f"found {key} {value!r}; expected {rule.expected}"
+    preprocess = part["preprocess"]
+    if preprocess.get("type") == "image":
+        for key, needed in _TENSOR.items():
+            if preprocess.get(key, needed) != needed:
+                yield (
+                    "preprocess",
+                    f"found {key} {preprocess[key]!r}; an encoder is trained on planar float32 tensors: expected "
+                    f"{needed}, or the key left out",
+                )

@@ -9,7 +9,8 @@ import make_bundles
 import pytest
 
 from mmedge.data.folder import Sample
-from mmedge.runtime.errors import RecipeError
+from mmedge.models.registry import build_encoder
+from mmedge.runtime.errors import InvalidArgument, RecipeError
 from mmedge.training.build import build_model, write_tokenizer
 from mmedge.training.recipe import Recipe, changed, read_recipe
 
@@ -193,6 +194,26 @@ def test_a_misspelt_key_of_a_configuration_of_transformers_is_named_with_its_lin
         read_recipe(path)
     where = f"line {1 + lines.index(wrong)}: model.modalities.{name}.config.{wrong}"
     assert f"{where}: unknown key; did you mean {nearest}?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layout": "interleaved"}, "found layout 'interleaved'; an encoder is trained on planar float32 tensors"),
+        ({"dtype": "float16"}, "found dtype 'float16'; an encoder is trained on planar float32 tensors"),
+        ({"dtype": "uint8", "mean": [0.0], "std": [1 / 255]}, "found dtype 'uint8'; an encoder is trained on"),
+    ],
+)
+def test_a_tensor_of_an_image_that_no_encoder_is_trained_on_is_refused(
+    write_recipe: Write, recipe_values: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    image = recipe_values["model"]["modalities"]["image"]
+    image["preprocess"] |= changes
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write_recipe(recipe_values))
+    assert f"model.modalities.image.preprocess: {message}" in str(caught.value)
+    with pytest.raises(InvalidArgument, match=message):
+        build_encoder({"encoder": "cnn", "width": 4, "preprocess": image["preprocess"]})
 
 
 def test_heads_that_do_not_share_the_features_of_a_fusion_are_found_when_the_recipe_is_read(
