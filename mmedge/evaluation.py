@@ -141,7 +141,8 @@ class SubsetScores:
     """Scores with only `modalities` given.
 
     `groups`: the main metric by value of the column asked for. `region`: of the task "vqa", where the subset has the
-    image. `cross_modal`: of embeddings and two modalities, each alone searched for with the other alone.
+    image. `cross_modal`: of embeddings and two modalities, each alone searched for with the other alone, rows of the
+    same label relevant.
     """
 
     modalities: tuple[str, ...]
@@ -387,12 +388,12 @@ def _regions(outcomes: Sequence[Outcome]) -> RegionScores:
 def _cross_modal(
     task: Task, subset: tuple[str, ...], outcomes: Mapping[tuple[str, ...], Sequence[Outcome]]
 ) -> dict[str, Retrieval]:
-    """Both ways between two modalities, over the rows that have both."""
+    """Both ways between two modalities, over the rows that have both; rows of the same label are relevant."""
     lines = [outcome.sample.line for outcome in outcomes[subset]]
     alone = []
     for modality in subset:
         of_line = {outcome.sample.line: outcome for outcome in outcomes[modality,]}
         alone.append(embeddings([of_line[line] for line in lines]))
-    search = partial(cross_retrieval, metric=task.metric)
+    search = partial(cross_retrieval, labels=_truth(outcomes[subset]), metric=task.metric)
     (first, second), (a, b) = subset, alone
     return {f"{first}->{second}": search(a, b), f"{second}->{first}": search(b, a)}

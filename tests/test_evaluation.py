@@ -164,6 +164,21 @@ def test_one_modality_is_searched_for_with_another_by_row(scenes: list[Sample]) 
     assert scores.to_dict()["image+audio"]["cross_modal"]["image->audio"]["queries"] == 30
 
 
+def test_a_row_of_the_same_label_is_found_as_well_as_the_row_itself(scenes: list[Sample]) -> None:
+    labels = sorted({sample.label for sample in scenes})
+    count = iter(range(10**6))
+
+    def embed(inputs: Mapping[str, Any]) -> Predicted:
+        row = next(count) // 3
+        vector = np.zeros(40, np.float32)
+        vector[labels.index(scenes[row].label)] = 1
+        vector[10 + (row if "image" in inputs else 29 - row)] = 0.1  # what is of the row alone leads astray
+        return Predicted(embedding=vector)
+
+    both = evaluate(embed, scenes, ["image", "audio"], [], task="embedding")["image", "audio"].cross_modal
+    assert {name: found.recall[1] for name, found in both.items()} == {"image->audio": 1.0, "audio->image": 1.0}
+
+
 def test_pairs_may_be_given_by_line_and_those_that_lack_a_row_are_left_out(
     scenes: list[Sample], tmp_path: Path
 ) -> None:

@@ -150,13 +150,14 @@ def retrieval(embeddings: Embeddings, labels: Sequence[str], metric: Metric) -> 
     return _recall(np.concatenate(ranks))
 
 
-def cross_retrieval(queries: Embeddings, gallery: Embeddings, metric: Metric) -> Retrieval:
-    """Each row of `queries` against all of `gallery`, the row of the same number relevant; ties as in `retrieval`."""
+def cross_retrieval(queries: Embeddings, gallery: Embeddings, labels: Sequence[str], metric: Metric) -> Retrieval:
+    """Each row of `queries` against all of `gallery`, two embeddings of the same rows, whose labels are `labels`: rows
+    of its label are relevant, itself among them; ties as in `retrieval`.
+    """
+    numbers = _numbers(labels)
     ranks = []
     for start, scores in _chunks(queries, gallery, metric):
-        rows = np.arange(len(scores))
-        relevant = np.zeros(scores.shape, bool)
-        relevant[rows, start + rows] = True
+        relevant = numbers[start : start + len(scores), None] == numbers
         ranks.append(_ranks(scores, relevant))
     return _recall(np.concatenate(ranks))
 

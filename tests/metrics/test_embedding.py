@@ -143,8 +143,21 @@ def test_retrieval_goes_over_more_rows_than_one_chunk() -> None:
     doubled = np.concatenate([vectors, vectors + 1e-3 * random.normal(size=vectors.shape)]).astype(np.float32)
     labels = [str(row % 600) for row in range(1200)]
     assert retrieval(doubled, labels, "cosine").recall == {1: 1.0, 5: 1.0, 10: 1.0}
-    assert cross_retrieval(doubled[:600], doubled[600:], "euclidean").recall[1] == 1.0
-    assert cross_retrieval(doubled[:600], doubled[600:][::-1], "euclidean").recall[10] < 0.1
+    assert cross_retrieval(doubled[:600], doubled[600:], labels[:600], "euclidean").recall[1] == 1.0
+    assert cross_retrieval(doubled[:600], doubled[600:][::-1], labels[:600], "euclidean").recall[10] < 0.1
+
+
+def test_across_modalities_every_row_of_the_label_counts() -> None:
+    random = np.random.default_rng(3)
+    of_label = random.normal(size=(10, 8)).repeat(2, axis=0)
+    images, sounds = (of_label + 1e-3 * random.normal(size=of_label.shape) for _ in range(2))
+    labels = [str(row // 2) for row in range(20)]
+    found = cross_retrieval(images.astype(np.float32), sounds.astype(np.float32), labels, "cosine")
+    assert (found.recall[1], found.queries) == (1.0, 20)
+    # Where each row has a label of its own, the nearest is as often the other one.
+    alone = cross_retrieval(images.astype(np.float32), sounds.astype(np.float32), list(map(str, range(20))), "cosine")
+    expected = (cdist(images, sounds, "cosine").argmin(axis=1) == np.arange(20)).mean()
+    assert alone.recall[1] == expected < 1.0
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -152,5 +165,5 @@ def test_a_collapsed_model_finds_nothing(metric: Metric) -> None:
     vectors = np.ones((40, 4), np.float32)
     labels = [str(row // 2) for row in range(40)]
     assert retrieval(vectors, labels, metric).recall == {1: 0.0, 5: 0.0, 10: 0.0}
-    assert cross_retrieval(vectors, vectors, metric).recall == {1: 0.0, 5: 0.0, 10: 0.0}
+    assert cross_retrieval(vectors, vectors, labels, metric).recall == {1: 0.0, 5: 0.0, 10: 0.0}
     assert verification(score_pairs(vectors, labels, all_pairs(40), metric)).eer == 0.5
