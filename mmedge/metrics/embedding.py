@@ -123,7 +123,8 @@ def verification(pairs: Pairs) -> Verification:
     if same in (0, len(pairs.same)):
         kind = "of one label" if same == 0 else "of two labels"
         return Verification(None, None, **counts, undefined=f"no pair is {kind}")
-    false_accepts, true_accepts, thresholds = roc_curve(pairs.same, pairs.scores)
+    # Points in line with their neighbours matter to no share, but each has a threshold of its own.
+    false_accepts, true_accepts, thresholds = roc_curve(pairs.same, pairs.scores, drop_intermediate=False)
     difference = (1 - true_accepts) - false_accepts  # falls from 1 to -1
     after = int(np.argmax(difference <= 0))
     before = after - 1

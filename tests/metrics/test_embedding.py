@@ -56,6 +56,15 @@ def test_the_eer_is_where_false_accepts_equal_false_rejects(
     assert (found.pairs, found.same) == (4, sum(same))
 
 
+def test_the_threshold_is_one_at_which_the_errors_are_equal() -> None:
+    # The ROC is level from (0, 0.8) to (1, 0.8): the two rejected of ten are matched by the second of ten accepted.
+    different = [0.5 - 0.01 * step for step in range(10)]
+    found = verification(pairs([True] * 10 + [False] * 10, [1.0] * 8 + [0.0] * 2 + different))
+    assert found.eer == pytest.approx(0.2)
+    assert found.threshold == pytest.approx(0.49)
+    assert np.mean(np.array(different) >= 0.49) == 0.2
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(-8, 8)), min_size=2, max_size=60))
 def test_the_eer_is_the_root_of_the_interpolated_roc(rows: list[tuple[bool, int]]) -> None:
     same, scores = [row[0] for row in rows], [row[1] / 8 for row in rows]
