@@ -35,6 +35,7 @@ MODALITIES = ("image", "audio", "text")
 _DECODERS: dict[str, Callable[[Path], Any]] = {"image": decode_image, "audio": decode_audio}
 _KEYS = {"image_file_name", "audio_file_name", "text", "label", "labels", "mask_file_name", "mask_values"}
 _MOST_PROBLEMS_SHOWN = 100
+_LARGEST_SAMPLE = 1e9  # of audio, as the runtime takes it
 
 
 def decode_file(kind: str, path: Path) -> Any:
@@ -293,7 +294,14 @@ def _look_at(file: tuple[str, Path]) -> _Seen:
             mask = decode_file(kind, path)
             return _Seen(size=mask.shape, instances=frozenset(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0})
         decoded = decode_file(kind, path)
-        return _Seen(size=decoded.shape[:2] if kind == "image" else ())
+        if kind == "image":
+            return _Seen(size=decoded.shape[:2])
+        good = np.abs(decoded.samples) <= _LARGEST_SAMPLE  # false for NaN
+        if good.all():
+            return _Seen()
+        first = int(np.argmin(good))
+        expected = f"expected a finite number within +-{_LARGEST_SAMPLE:g}"
+        return _Seen(problem=f"{path}: sample {first} is {decoded.samples[first]:g}; {expected}")
     except DataError as error:
         return _Seen(problem=str(error))
 

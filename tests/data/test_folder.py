@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 import wave
 from pathlib import Path
 from typing import Any
 
+import make_bundles
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from mmedge.data.folder import read_split, spread
+from mmedge.runtime import Audio, Preprocessor
 from mmedge.runtime.errors import DataError
 
 LABELS = ("cat", "dog")
@@ -124,6 +128,19 @@ def test_a_file_shared_by_bad_rows_is_reported_for_each(folder: Path) -> None:
     bad = {**GOOD, "audio_file_name": "empty.wav"}
     with pytest.raises(DataError, match=r"(?s)line 1: .*line 3: "):
         read_split(write(folder, bad, GOOD, bad), "train", ["image", "audio"])
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 2e9])
+def test_a_sample_that_the_runtime_refuses_is_named_by_file_and_number(folder: Path, value: float) -> None:
+    samples = np.zeros(1600, np.float32)
+    samples[[7, 9]] = value
+    soundfile.write(folder / "b.wav", samples, 8000, subtype="FLOAT")
+    shown = re.escape(f"{value:g}")
+    with pytest.raises(DataError, match=f"audio: sample 7 is {shown}; expected a finite number within"):
+        Preprocessor({**make_bundles.LOG_MEL, "samples": 1600})(Audio(samples, 8000))
+    path = write(folder, GOOD, {**GOOD, "audio_file_name": "b.wav"})
+    with pytest.raises(DataError, match=rf"line 2: \S+b\.wav: sample 7 is {shown}; expected a finite number within"):
+        read_split(path, "train", ["image", "audio"])
 
 
 def test_a_missing_split_says_what_was_expected(tmp_path: Path) -> None:
