@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from mmedge.data.folder import Sample, decode_file
+from mmedge.data.folder import METADATA, Sample, decode_file
 from mmedge.evaluation import modality_subsets
 from mmedge.runtime import Preprocessor
+from mmedge.runtime.errors import MmedgeError
 from mmedge.training.augment import augment_audio, augment_image, augment_text, mask_tensor
 from mmedge.training.recipe import Recipe
 from mmedge.training.sampling import Row, balanced, by_image, by_label, shuffled
@@ -82,7 +83,18 @@ class TrainingStream(Dataset[dict[str, Any]]):
         return self._samples[self._row(draw)]
 
     def __getitem__(self, draw: int) -> dict[str, Any]:
+        """An item, as the class describes it.
+
+        Raises:
+            MmedgeError: a file is gone or damaged since it was looked at, or no tensor can be made; it names the row.
+        """
         sample = self.sample(draw)
+        try:
+            return self._item(draw, sample)
+        except MmedgeError as error:
+            raise type(error)(f"train/{METADATA}, line {sample.line}: {error}") from error
+
+    def _item(self, draw: int, sample: Sample) -> dict[str, Any]:
         random = np.random.default_rng([self._seed, 1, draw])
         shown = sample.modalities
         if len(shown) > 1 and random.random() < self._modality_dropout:

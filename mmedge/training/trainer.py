@@ -20,7 +20,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from mmedge.data.folder import METADATA, Sample
 from mmedge.evaluation import Evaluation
 from mmedge.models import FusedModel
-from mmedge.runtime.errors import CheckpointError, TrainingError
+from mmedge.runtime.errors import CheckpointError, MmedgeError, TrainingError
 from mmedge.training.callbacks import EMA_FILE, WeightAverage, all_finite
 from mmedge.training.dataset import TrainingStream
 
@@ -58,6 +58,14 @@ class FusedTrainer(Trainer):
     # The stream is shuffled already.
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SequentialSampler(cast(TrainingStream, self.train_dataset))
+
+    # Torch puts the traceback of a loader's worker before the message of what was raised there.
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        except MmedgeError as error:
+            kind = type(error)
+            raise kind(str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()) from None
 
     # The base class knows a norm by its name, and a batch norm inside a Sequential has none.
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from torch import nn
 
 from mmedge.cli import cli
 from mmedge.evaluation import Evaluation
-from mmedge.models import load_checkpoint
-from mmedge.runtime.errors import RecipeError, TrainingError
+from mmedge.models import FusedModel, load_checkpoint
+from mmedge.runtime.errors import DataError, RecipeError, TrainingError
 from mmedge.training.build import build_model
 from mmedge.training.callbacks import WeightAverage
 from mmedge.training.dataset import TrainingStream, collate
@@ -297,13 +299,17 @@ def test_weights_that_are_no_numbers_are_never_written_and_the_run_can_be_resume
 
 
 def test_a_gradient_that_is_no_number_stops_the_run(recipe: Recipe, tmp_path: Path) -> None:
-    source = stream_of(recipe)
     model = build_model(recipe, ("high", "low"), tmp_path)
     # Finite forwards, infinite backwards.
     model.head.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
-    trainer = FusedTrainer(
+    with pytest.raises(TrainingError, match=r"step 1 has a gradient of norm (nan|inf)"):
+        trainer_of(recipe, model, stream_of(recipe), tmp_path).train()
+
+
+def trainer_of(recipe: Recipe, model: FusedModel, source: TrainingStream, folder: Path) -> FusedTrainer:
+    return FusedTrainer(
         model=model,
-        args=_arguments(recipe, tmp_path / "checkpoints"),
+        args=_arguments(recipe, folder / "checkpoints"),
         train_dataset=source,
         data_collator=lambda items: collate(items, source.zeros),
         every_subset=False,
@@ -311,8 +317,19 @@ def test_a_gradient_that_is_no_number_stops_the_run(recipe: Recipe, tmp_path: Pa
         evaluation=None,
         scored=None,
     )
-    with pytest.raises(TrainingError, match=r"step 1 has a gradient of norm (nan|inf)"):
+
+
+def test_a_file_that_is_damaged_during_training_is_named_in_one_line(
+    recipe: Recipe, tones: Path, tmp_path: Path
+) -> None:
+    recipe = recipe.model_copy(update={"data": tmp_path / "tones"})
+    shutil.copytree(tones, recipe.data)
+    trainer = trainer_of(recipe, build_model(recipe, ("high", "low"), tmp_path), stream_of(recipe), tmp_path)
+    assert trainer.args.dataloader_num_workers > 0
+    (recipe.data / "train" / "5.wav").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
         trainer.train()
+    assert re.fullmatch(r"train/metadata\.jsonl, line 6: \S+5\.wav: not a readable audio file: .*", str(caught.value))
 
 
 def test_the_command_ends_with_the_error_and_a_code(with_training: Make, tmp_path: Path) -> None:
