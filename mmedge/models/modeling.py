@@ -128,10 +128,10 @@ class FusedModel(PreTrainedModel):
         ]
         if every_subset:
             masks = torch.tensor(list(product([False, True], repeat=len(encodings)))[1:], device=presence.device)
-            subsets = (masks.unsqueeze(1) & presence).flatten(0, 1)
-            # One index per subset that holds something, which may be of a sample more than once.
-            rows = torch.arange(len(presence), device=presence.device).repeat(len(masks))[subsets.any(dim=1)]
-            presence = subsets[subsets.any(dim=1)]
+            # bool [subsets, B]: which samples have all of a subset; one index for each of a sample's.
+            whole = ~(masks.unsqueeze(1) & ~presence).any(dim=2)
+            subset, rows = whole.nonzero(as_tuple=True)
+            presence = masks[subset]
             encodings = [_select(encoding, rows // encoding.samples, self._takes_tokens) for encoding in encodings]
             labels = None if labels is None else labels[rows]
             region = None if region is None else region[rows]

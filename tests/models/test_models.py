@@ -132,6 +132,17 @@ def test_a_row_that_samples_share_is_encoded_once_and_counts_for_each_of_them(fu
         torch.testing.assert_close(model(there, **every, **shared).loss, model(there, **every, **whole).loss)
 
 
+def test_a_subset_that_a_row_lacks_makes_no_second_copy_of_it() -> None:
+    model = FusedModel(config(head="embedding", embedding_dim=8)).eval()
+    x, alone, labels = inputs(), presence(1, 0), torch.arange(4)
+    # Every row has a label of its own: there is no pair to draw together, and nothing to learn.
+    assert model(alone, labels=labels, **x).loss == 0
+    assert model(alone, labels=labels, every_subset=True, **x).loss == 0
+    whole = model(presence(1, 1), labels=labels, every_subset=True, **x)
+    assert whole.embedding.shape == (4 * 3, 8)
+    assert whole.loss > 0
+
+
 def test_a_model_of_one_modality_trains_and_answers() -> None:
     only = {"audio": config().modalities["audio"]}
     model = FusedModel(config(modalities=only))
