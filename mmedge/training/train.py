@@ -33,7 +33,7 @@ from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import RECIPE_FILE, Recipe
 from mmedge.training.tokenizer import TOKENIZER_FILE
-from mmedge.training.trainer import FusedTrainer, last_checkpoint
+from mmedge.training.trainer import FusedTrainer, check_choice, last_checkpoint
 
 if TYPE_CHECKING:
     from mmedge.training.qat import QuantizationAware
@@ -86,6 +86,8 @@ def train(
     processes = PartialState(cpu=not torch.cuda.is_available())
     report = progress if progress and processes.is_main_process else (lambda stage, done, total: None)
     samples, held_out, labels = read_data(recipe)
+    if recipe.training.evaluate_every is not None:
+        check_choice(recipe, held_out)
 
     checkpoints = output / "checkpoints"
     args = _arguments(recipe, checkpoints)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -20,9 +20,10 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from mmedge.data.folder import METADATA, Sample
 from mmedge.evaluation import Evaluation
 from mmedge.models import FusedModel
-from mmedge.runtime.errors import CheckpointError, MmedgeError, TrainingError
+from mmedge.runtime.errors import CheckpointError, DataError, MmedgeError, TrainingError
 from mmedge.training.callbacks import EMA_FILE, WeightAverage, all_finite
 from mmedge.training.dataset import TrainingStream
+from mmedge.training.recipe import Recipe
 
 _MOST_ROWS_SHOWN = 100
 
@@ -158,6 +159,21 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`; its state is written last."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def check_choice(recipe: Recipe, held_out: Sequence[Sample]) -> None:
+    """See that models can be chosen by `held_out`, the validation split.
+
+    Raises:
+        DataError: no row has all modalities, and the main metric is that of those which do.
+    """
+    names = recipe.model.modalities.names
+    if not any(len(sample.modalities) == len(names) for sample in held_out):
+        raise DataError(
+            f"{recipe.data / 'validation' / METADATA}: found no row with all of {', '.join(names)}; expected some, "
+            "since models are chosen by their scores with all modalities: add such rows, or choose none (mmedge train "
+            "without evaluate_every)"
+        )
 
 
 def _score(scores: Evaluation) -> Score:

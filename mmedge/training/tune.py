@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from mmedge.evaluation import Evaluation, MainMetric
 from mmedge.runtime.errors import CheckpointError, RecipeError, TrainingError
+from mmedge.training.build import read_data
 from mmedge.training.callbacks import Progress
 from mmedge.training.recipe import Range, Recipe, Scalar, changed
 from mmedge.training.train import differences, train
+from mmedge.training.trainer import check_choice
 
 STUDY_FILE = "study.db"
 BEST_FILE = "best.yaml"
@@ -65,12 +67,15 @@ def tune(
     KeyboardInterrupt ends the search and keeps what is finished.
 
     Raises:
-        RecipeError: nothing to search. CheckpointError: the study is of another recipe.
+        RecipeError: nothing to search. CheckpointError: the study is of another recipe. DataError: the data cannot be
+            used, or no row of the validation split has all modalities.
     """
     if not recipe.tune:
         raise RecipeError(
             "the recipe has no search space; expected some keys under tune, such as training.learning_rate"
         )
+    _, held_out, _ = read_data(recipe)
+    check_choice(recipe, held_out)
     folder = recipe.output / "tune"
     storage = folder / STUDY_FILE if storage is None else storage
     storage.parent.mkdir(parents=True, exist_ok=True)

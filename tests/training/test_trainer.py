@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from mmedge.cli import cli
+from mmedge.data.folder import METADATA
 from mmedge.evaluation import Evaluation
 from mmedge.models import FusedModel, load_checkpoint
 from mmedge.runtime.errors import DataError, RecipeError, TrainingError
@@ -28,6 +29,7 @@ from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.recipe import Recipe
 from mmedge.training.train import _arguments, train
 from mmedge.training.trainer import FusedTrainer, last_checkpoint
+from mmedge.training.tune import tune
 
 Make = Callable[..., Recipe]
 
@@ -107,6 +109,34 @@ def test_early_stopping_ends_the_run_and_saves_the_best_model(with_training: Mak
     kept = load_file(tmp_path / "cut" / "checkpoints" / f"checkpoint-{best}" / "model.safetensors")
     saved = load_file(result.output / "model.safetensors")
     assert all(torch.equal(kept[name], saved[name]) for name in saved)
+
+
+@pytest.mark.parametrize("values", [{"evaluate_every": 1}, {}])
+def test_models_are_not_chosen_by_the_scores_of_some_modalities(
+    with_training: Make, tones: Path, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    data = tmp_path / "tones"
+    shutil.copytree(tones, data)
+    lines = (data / "validation" / METADATA).read_text().splitlines()
+    rows = [json.loads(line) | {f"{('audio', 'image')[n % 2]}_file_name": None} for n, line in enumerate(lines)]
+    rows = [row for row in rows if row["image_file_name"] or row["audio_file_name"]]
+    (data / "validation" / METADATA).write_text("\n".join(map(json.dumps, rows)))
+    recipe = with_training(steps=1, **values).model_copy(update={"data": data})
+    stages: list[str] = []
+
+    def report(stage: str, done: int, total: int) -> None:
+        stages.append(stage)
+
+    if values:
+        with pytest.raises(DataError, match="no row with all of image, audio; expected some"):
+            train(recipe, tmp_path / "run", progress=report)
+        assert stages == []
+    else:  # nothing is chosen: each is scored by the rows it has
+        scores = train(recipe, tmp_path / "run").evaluation
+        assert [subset.modalities for subset in scores.subsets] == [("image",), ("audio",)]
+    with pytest.raises(DataError, match="no row with all of image, audio"):
+        tune(recipe.model_copy(update={"tune": {"training.batch_size": [4, 8]}}), trials=1)
+    assert not (recipe.output / "tune").exists()
 
 
 def test_the_average_of_the_weights_is_what_the_formula_says(tmp_path: Path) -> None:
