@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
-from pydantic import ValidationError
 
 from mmedge.calibrating import GRAPH_FILE, Settings, take_ranges
 from mmedge.calibration.errors import CalibrationError
@@ -41,8 +42,12 @@ def qat_recipe(checkpoint: Path, recipe: Recipe | None = None) -> Recipe:
     """
     path, output = checkpoint / RECIPE_FILE, Path(f"{checkpoint}-qat")
     try:
-        own = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        # The file that the run began with may be gone; its copy lies beside the weights.
+        if _text_preprocess(values).get("tokenizer") is not None:
+            _text_preprocess(values)["tokenizer"] = str((checkpoint / TOKENIZER_FILE).resolve())
+        own = Recipe.model_validate_json(json.dumps(values))
+    except (OSError, ValueError) as error:  # includes those of pydantic
         raise CheckpointError(
             f"{path} does not say how the model was trained ({error}); expected a folder written by `mmedge train`"
         ) from error
@@ -73,10 +78,22 @@ def qat_recipe(checkpoint: Path, recipe: Recipe | None = None) -> Recipe:
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:
-    model = recipe.model.model_dump(mode="json")
+    """What makes the model; of a tokenizer its content, wherever it lies."""
+    values = recipe.model_dump(mode="json")
+    model: dict[str, Any] = values["model"]
     for name in recipe.model.modalities.names:
         del model["modalities"][name]["augment"]
+    text = _text_preprocess(values)
+    if text.get("tokenizer") is not None:
+        text["tokenizer"] = sha256(Path(text["tokenizer"]).read_bytes()).hexdigest()
     return model
+
+
+def _text_preprocess(values: Any) -> dict[str, Any]:
+    """Of the text in a recipe's values; empty without."""
+    for key in ("model", "modalities", "text", "preprocess"):
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -180,8 +180,11 @@ def _save(model: FusedModel, output: Path, recipe: Recipe, checkpoints: Path) ->
     if (checkpoints / TOKENIZER_FILE).exists():
         shutil.copyfile(checkpoints / TOKENIZER_FILE, output / TOKENIZER_FILE)
     (output / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
-    record = recipe.model_copy(update={"data": recipe.data.resolve()})
-    (output / RECIPE_FILE).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    record = recipe.model_dump(mode="json") | {"data": str(recipe.data.resolve())}
+    text = record["model"]["modalities"]["text"]
+    if text is not None and text["preprocess"].get("tokenizer") is not None:
+        text["preprocess"]["tokenizer"] = str((output / TOKENIZER_FILE).resolve())
+    (output / RECIPE_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _evaluations(log: list[dict[str, Any]]) -> list[dict[str, float]]:

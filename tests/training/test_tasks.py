@@ -19,7 +19,8 @@ from mmedge.runtime.errors import DataError, RecipeError
 from mmedge.training.build import build_model, read_data, write_tokenizer
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
-from mmedge.training.recipe import Recipe
+from mmedge.training.qat import QuantizationAware, qat_recipe
+from mmedge.training.recipe import Recipe, read_recipe
 from mmedge.training.tokenizer import read_vocabulary, train_tokenizer
 from mmedge.training.train import train
 
@@ -246,6 +247,33 @@ def test_a_tokenizer_of_ones_own_is_copied_beside_the_weights(values: dict[str, 
     mine.write_text("{}")
     with pytest.raises(RecipeError, match=r"tokenizer\.json cannot be read as a tokenizer"):
         train(Recipe.model_validate(values))
+
+
+def test_fine_tuning_for_int8_takes_the_tokenizer_beside_the_weights(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.json"
+    train_tokenizer(["what is it", "other words"], 40, mine)
+    monkeypatch.chdir(tmp_path)
+    values["model"] |= {"head": "classification", "fusion": "gated"}
+    preprocess = values["model"]["modalities"]["text"]["preprocess"]
+    preprocess["tokenizer"] = "mine.json"
+    values["training"] |= {"steps": 1, "precision": "fp32"}
+    finished = train(Recipe.model_validate(values)).output
+    # The same words elsewhere are the same model, other words are not.
+    shutil.move(mine, tmp_path / "moved.json")
+    preprocess["tokenizer"] = "moved.json"
+    assert qat_recipe(finished, Recipe.model_validate(values)).training.steps == 1
+    train_tokenizer(["what is that"], 40, tmp_path / "moved.json")
+    with pytest.raises(RecipeError, match=r"another model .*: model\.modalities\.text\.preprocess\.tokenizer differ"):
+        qat_recipe(finished, Recipe.model_validate(values))
+    monkeypatch.chdir("/")
+    shutil.move(finished, tmp_path / "away")
+    made = qat_recipe(tmp_path / "away")
+    result = train(made, qat=QuantizationAware(tmp_path / "away"))
+    copy = result.output / "tokenizer.json"
+    assert copy.read_bytes() == (tmp_path / "away" / "tokenizer.json").read_bytes()
+    assert read_recipe(result.output / "recipe.json").model.modalities.text.preprocess["tokenizer"] == str(copy)
 
 
 def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused(values: dict[str, Any]) -> None:
