@@ -73,7 +73,8 @@ class AudioAugment(Strict):
     speed: tuple[Annotated[float, Field(ge=0.5)], Annotated[float, Field(le=2)]] | None = None
     """Played faster by a factor drawn from this range, pitch included."""
     shift: Annotated[float, Field(ge=0)] = 0.0
-    """Moved by up to this many seconds earlier or later, zeros filling in."""
+    """Moved by up to this many seconds earlier or later, zeros filling in. For clips no longer than the window: of a
+    longer one the loudest window is taken afterwards, wherever it was moved to."""
     gain_db: tuple[float, float] | None = None
     """Louder by a number of dB drawn from this range."""
     snr_db: tuple[float, float] | None = None
