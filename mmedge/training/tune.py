@@ -11,6 +11,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 
 from mmedge.evaluation import Evaluation, MainMetric
 from mmedge.runtime.errors import CheckpointError, RecipeError, TrainingError
@@ -67,8 +68,8 @@ def tune(
     KeyboardInterrupt ends the search and keeps what is finished.
 
     Raises:
-        RecipeError: nothing to search. CheckpointError: the study is of another recipe. DataError: the data cannot be
-            used, or no row of the validation split has all modalities.
+        RecipeError: nothing to search. CheckpointError: the study cannot be opened or is of another recipe. DataError:
+            the data cannot be used, or no row of the validation split has all modalities.
     """
     if not recipe.tune:
         raise RecipeError(
@@ -99,13 +100,19 @@ def database(storage: Path) -> str:
 
 def _open(storage: Path, recipe: Recipe) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        study_name=recipe.output.name,
-        storage=database(storage),
-        load_if_exists=True,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
-    )
+    try:
+        study = optuna.create_study(
+            study_name=recipe.output.name,
+            storage=database(storage),
+            load_if_exists=True,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
+        )
+    except DBAPIError as error:
+        raise CheckpointError(
+            f"the study in {storage} cannot be opened: {error.orig}; expected a file that can be written, a new one or "
+            "one of an earlier search: give another --storage"
+        ) from error
     _end_unfinished(study)
     # A search that goes on draws new values.
     study.sampler = optuna.samplers.TPESampler(seed=(recipe.seed + len(study.trials)) % 2**32)

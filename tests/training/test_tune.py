@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -95,6 +96,16 @@ def test_a_study_of_another_recipe_is_refused(values: dict[str, Any], tmp_path: 
     values["training"]["steps"] = 5
     with pytest.raises(CheckpointError, match=r"another recipe: training\.steps changed"):
         tune(Recipe.model_validate(values), trials=1, storage=storage)
+
+
+def test_a_study_that_cannot_be_opened_is_refused_in_one_line(
+    values: dict[str, Any], write_recipe: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no database, but longer than the header of one: " * 9)
+    for storage, reason in ((Path("/proc/study.db"), "unable to open"), (tmp_path / "notes.txt", "not a database")):
+        done = CliRunner().invoke(cli, ["tune", str(write_recipe(values)), "--storage", str(storage)])
+        assert done.exit_code == 2
+        assert re.fullmatch(rf"mmedge: the study in {storage} cannot be opened: .*{reason}.*", done.stderr.strip())
 
 
 def test_a_recipe_without_a_search_space_is_refused(values: dict[str, Any]) -> None:
