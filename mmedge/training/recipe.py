@@ -294,6 +294,8 @@ def read_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
     if root is None or not isinstance(values, dict):
         raise RecipeError(f"{path}: found no keys; expected a recipe with data, output, model and training")
+    if repeated := list(_repeated(root, "", set())):
+        raise RecipeError("\n".join([f"{path}: the recipe cannot be used", *repeated]))
     found = _check(values)
     if isinstance(found, Recipe):
         recipe, found = found, [problem for key in found.tune for problem in _tune_problems(found, key)]
@@ -379,6 +381,22 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from _fields(kind, f"{prefix}{name}.")
+
+
+def _repeated(node: yaml.Node, where: str, seen: set[int]) -> Iterator[str]:
+    """The keys that are there twice, of which a loader takes the last; `seen` since a node may hold itself."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    keys: set[str] = set()
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        name = f"{where}{key.value}"
+        if name in keys:
+            yield f"  line {key.start_mark.line + 1}: {name}: found a second time; expected each key once"
+        keys.add(name)
+        yield from _repeated(value, f"{name}.", seen)
+    for value in node.value if isinstance(node, yaml.SequenceNode) else ():
+        yield from _repeated(value, where, seen)
 
 
 def _line(node: yaml.Node, where: list[str | int]) -> int:

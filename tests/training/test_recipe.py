@@ -57,6 +57,21 @@ def test_all_faults_are_listed_at_once(write_recipe: Write, recipe_values: dict[
         assert text in message
 
 
+def test_a_key_that_is_there_twice_is_named_with_the_line_of_the_second(
+    write_recipe: Write, recipe_values: dict[str, Any]
+) -> None:
+    text = write_recipe(recipe_values).read_text()
+    again = text + "  steps: 5\nseed: &all\n- {a: 1, a: 2}\n- *all\nseed: 3\n"
+    end = len(text.splitlines())
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write_recipe(again))
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
+        f"line {end + 1}: training.steps: found a second time; expected each key once",
+        f"line {end + 3}: seed.a: found a second time; expected each key once",
+        f"line {end + 5}: seed: found a second time; expected each key once",
+    ]
+
+
 def test_preprocessing_is_checked_by_the_runtime(write_recipe: Write, recipe_values: dict[str, Any]) -> None:
     recipe_values["model"]["modalities"]["image"]["preprocess"]["widht"] = 32
     with pytest.raises(RecipeError, match=r"line \d+: model.modalities.image.preprocess: .*widht"):
