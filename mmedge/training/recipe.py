@@ -9,13 +9,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument, RecipeError
 from mmedge.training.augment import AudioAugment, ImageAugment, TextAugment
 from mmedge.training.augment.options import BelowOne, Fraction, NotNegative, Positive, Strict
 from mmedge.training.encoder_check import encoder_problems
+from mmedge.training.recipe_lines import line_of, repeated_keys
 
 RECIPE_FILE = "recipe.json"  # beside the weights: what the model was trained on, and how
 
@@ -233,6 +243,13 @@ class Range(Strict):
         return self
 
 
+Choices = Annotated[list[Scalar], Field(min_length=1)]
+Space = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+    Discriminator(lambda value: "range" if isinstance(value, (dict, Range)) else "choices"),
+]
+
+
 class Recipe(Strict):
     """A whole training run."""
 
@@ -248,7 +265,7 @@ class Recipe(Strict):
     """The shape of the model."""
     training: TrainingRecipe
     """The optimiser and what it is fed."""
-    tune: dict[str, Range | Annotated[list[Scalar], Field(min_length=1)]] = Field(default={})
+    tune: dict[str, Space] = Field(default={})
     """The search space of `mmedge tune`: a key such as training.learning_rate -> a range or a list of choices."""
 
     @field_validator("labels")
@@ -294,14 +311,15 @@ def read_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
     if root is None or not isinstance(values, dict):
         raise RecipeError(f"{path}: found no keys; expected a recipe with data, output, model and training")
-    if repeated := list(_repeated(root, "", set())):
-        raise RecipeError("\n".join([f"{path}: the recipe cannot be used", *repeated]))
+    if repeated := list(repeated_keys(root)):
+        problems = [f"  line {line}: {key}: found a second time; expected each key once" for line, key in repeated]
+        raise RecipeError("\n".join([f"{path}: the recipe cannot be used", *problems]))
     found = _check(values)
     if isinstance(found, Recipe):
         recipe, found = found, [problem for key in found.tune for problem in _tune_problems(found, key)]
         if not found:
             return recipe
-    problems = [f"  line {_line(root, where)}: {'.'.join(map(str, where))}: {problem}" for where, problem in found]
+    problems = [f"  line {line_of(root, where)}: {_say(where, problem)}" for where, problem in found]
     raise RecipeError("\n".join([f"{path}: the recipe cannot be used", *problems]))
 
 
@@ -326,13 +344,14 @@ def _check(values: Mapping[str, Any]) -> Recipe | list[Problem]:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        return [_describe(problem) for problem in error.errors()]
-    found: list[Problem] = []
+        found = [_describe(problem) for problem in error.errors()]
+        return [problem for index, problem in enumerate(found) if problem not in found[:index]]
+    problems: list[Problem] = []
     for name in recipe.model.modalities.names:
         part = getattr(recipe.model.modalities, name)
         for keys, problem in encoder_problems(part.model_dump(mode="json"), list(type(part).model_fields)):
-            found.append((["model", "modalities", name, *keys], problem))
-    return found or recipe
+            problems.append((["model", "modalities", name, *keys], problem))
+    return problems or recipe
 
 
 def _tune_problems(recipe: Recipe, key: str) -> Iterator[Problem]:
@@ -344,7 +363,7 @@ def _tune_problems(recipe: Recipe, key: str) -> Iterator[Problem]:
     for value in _tried(space):
         found = _check(changed(recipe, {key: value}))
         if not isinstance(found, Recipe):
-            problem = "; ".join(f"{'.'.join(map(str, where))}: {problem}" for where, problem in found)
+            problem = "; ".join(_say(where, problem) for where, problem in found)
             yield ["tune", key], f"with {value}: {problem}" if isinstance(space, Range) else problem
             return
 
@@ -360,6 +379,11 @@ def _tried(space: Range | list[Scalar]) -> Sequence[Scalar]:
     return low, high, low + (high - low) / pi  # the last is no whole number
 
 
+def _say(where: list[str | int], problem: str) -> str:
+    name = ".".join(map(str, where))
+    return problem if problem.startswith(f"{name} ") else f"{name}: {problem}"
+
+
 def _describe(problem: Any) -> Problem:
     where = [part for part in problem["loc"] if isinstance(part, (str, int))]
     message = problem["msg"].removeprefix("Value error, ")
@@ -371,7 +395,21 @@ def _describe(problem: Any) -> Problem:
         message = "missing"
     elif problem["type"] not in ("value_error", "assertion_error"):
         message = f"found {problem['input']!r}: {message}"
+        if where[:1] == ["tune"] and len(where) > 2:
+            message = f"found {problem['input']!r}; expected {_expected_of_space(where[2:])}"
+    if not where:  # a rule between sections, which begins with the key
+        where = [*message.split()[0].split(".")]
+    elif where[0] == "tune":  # without the kind of space, and that of a number
+        where = [*where[:2], *where[3:4]]
     return where, message
+
+
+def _expected_of_space(where: list[str | int]) -> str:
+    if where == ["choices"]:
+        return "a range, {low, high}, or a list of at least one choice"
+    if where[0] == "choices":
+        return "a number, a string, true or false"
+    return "true or false" if where[1] == "log" else "a number"
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -381,35 +419,3 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from _fields(kind, f"{prefix}{name}.")
-
-
-def _repeated(node: yaml.Node, where: str, seen: set[int]) -> Iterator[str]:
-    """The keys that are there twice, of which a loader takes the last; `seen` since a node may hold itself."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    keys: set[str] = set()
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        name = f"{where}{key.value}"
-        if name in keys:
-            yield f"  line {key.start_mark.line + 1}: {name}: found a second time; expected each key once"
-        keys.add(name)
-        yield from _repeated(value, f"{name}.", seen)
-    for value in node.value if isinstance(node, yaml.SequenceNode) else ():
-        yield from _repeated(value, where, seen)
-
-
-def _line(node: yaml.Node, where: list[str | int]) -> int:
-    """The line of the key at `where`, or of the deepest key above it that is there."""
-    line = node.start_mark.line
-    for part in where:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            found = (node.value[part], node.value[part])
-        else:
-            found = None
-        if found is None:
-            break
-        line, node = found[0].start_mark.line, found[1]
-    return line + 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,46 @@ def test_keys_that_do_not_fit_each_other_are_named(
     with pytest.raises(RecipeError) as caught:
         read_recipe(write_recipe(recipe_values))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"samples_per_label": 2}, "samples_per_label"), ({"samples_per_image": 2}, "samples_per_image")],
+)
+def test_keys_of_sections_that_do_not_fit_each_other_are_named_with_the_line_of_the_key(
+    write_recipe: Write, recipe_values: dict[str, Any], changes: dict[str, Any], key: str
+) -> None:
+    recipe_values["training"] |= changes
+    del recipe_values["model"]["modalities"]["image"]
+    path = write_recipe(recipe_values)
+    line = 1 + [text.strip() for text in path.read_text().splitlines()].index(f"{key}: 2")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    (problem,) = str(caught.value).splitlines()[1:]
+    assert problem.startswith(f"  line {line}: training.{key} ")
+
+
+@pytest.mark.parametrize(
+    ("space", "where", "problem"),
+    [
+        ({"low": 0.5, "high": 0.1}, "", "found 0.5 to 0.1; expected low < high, above 0 if log"),
+        ({"low": "a", "high": 1}, ".low", "found 'a'; expected a number"),
+        ({"low": 1, "high": 2, "log": "so"}, ".log", "found 'so'; expected true or false"),
+        ({"low": 1}, ".high", "missing"),
+        ({"low": 1, "high": 2, "lgo": True}, ".lgo", "unknown key"),
+        ([1, [2]], ".1", "found [2]; expected a number, a string, true or false"),
+        ([], "", "found []; expected a range, {low, high}, or a list of at least one choice"),
+        (5, "", "found 5; expected a range, {low, high}, or a list of at least one choice"),
+    ],
+)
+def test_a_search_space_that_is_none_is_one_problem_in_the_words_of_a_recipe(
+    write_recipe: Write, recipe_values: dict[str, Any], space: Any, where: str, problem: str
+) -> None:
+    recipe_values["tune"] = {"training.learning_rate": space}
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write_recipe(recipe_values))
+    (line,) = str(caught.value).splitlines()[1:]
+    assert re.fullmatch(rf"  line \d+: tune\.training\.learning_rate{where}: {re.escape(problem)}", line)
 
 
 def test_an_option_of_an_encoder_that_is_misspelt_is_named_with_its_line_and_the_nearest(
