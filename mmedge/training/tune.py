@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from mmedge.evaluation import Evaluation, MainMetric
-from mmedge.runtime.errors import CheckpointError, RecipeError, TrainingError
+from mmedge.runtime.errors import CheckpointError, DataError, RecipeError, TrainingError
 from mmedge.training.build import read_data
 from mmedge.training.callbacks import Progress
 from mmedge.training.recipe import Range, Recipe, Scalar, changed
@@ -24,8 +24,9 @@ from mmedge.training.trainer import check_choice
 STUDY_FILE = "study.db"
 BEST_FILE = "best.yaml"
 
-# Of a trial's values; anything else ends the search.
-_FAILURES = (RecipeError, TrainingError, ValidationError)
+# Of a trial's values; anything else ends the search. The data was read before: what it lacks then, such as labels for
+# a batch, the values ask for.
+_FAILURES = (DataError, RecipeError, TrainingError, ValidationError)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,21 @@ def test_a_worse_trial_is_pruned_and_one_that_cannot_be_trained_fails(values: di
     assert not (Path(values["output"]) / "tune" / "trial").exists()
 
 
+def test_a_trial_that_the_data_has_too_few_labels_for_fails_and_the_search_goes_on(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    del values["labels"]
+    values["model"]["head"] = "embedding"
+    values["training"]["batch_size"] = 8
+    values["tune"] = {"training.samples_per_label": [4, 2]}
+    study = optuna.create_study(study_name="run", storage=database(tmp_path / "study.db"), direction="maximize")
+    for samples in (2, 4):
+        study.enqueue_trial({"training.samples_per_label": samples})
+    result = tune(Recipe.model_validate(values), trials=2, storage=tmp_path / "study.db")
+    assert [trial.state for trial in result.trials] == ["fail", "complete"]
+    assert "found 2 labels" in (result.trials[0].problem or "")
+
+
 def test_a_study_of_another_recipe_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
     storage = tmp_path / "study.db"
     tune(Recipe.model_validate(values), trials=1, storage=storage)
