@@ -54,6 +54,11 @@ def evaluate(
         if not report.parent.is_dir():
             raise InvalidArgument(f"--report {report}: no such folder; make it, or give another")
     predict, modalities, labels, options = _load(model)
+    if pairs is not None and options["task"] != "embedding":
+        raise InvalidArgument(
+            f"--pairs {pairs}: {model} is for {options['task']}, and only embeddings are verified by pairs; "
+            "leave it out"
+        )
     with progress_bar() as progress:
         samples = read_split(data, split, modalities, labels or None)
         scores = score(

@@ -76,25 +76,6 @@ def test_run_prints_what_each_task_has(bundles: Path, files: dict[str, Path], tm
     assert "--text: vqa has 0 inputs of this modality" in refused.stderr
 
 
-@pytest.fixture
-def one_input_embedding(tmp_path: Path) -> Path:
-    """Of one frame of 2 x 2: its levels."""
-    from onnx import helper
-
-    image = {**make_bundles.LEVELS, "width": 2, "height": 2}
-    nodes = [helper.make_node("Flatten", ["image"], ["embedding"])]
-    model = make_bundles.hand_made(nodes, {"image": [1, 2, 2]}, {"embedding": [4]}, {})
-    parts = {
-        "task": "embedding",
-        "metric": "euclidean",
-        "inputs": [("image", "image", [1, 2, 2], image)],
-        "outputs": [("embedding", "embedding", [4])],
-        "labels": [],
-    }
-    make_bundles.write_hand_made(tmp_path / "levels.mme", model, parts)
-    return tmp_path / "levels.mme"
-
-
 def test_run_searches_and_fills_a_gallery(one_input_embedding: Path, bundles: Path, tmp_path: Path) -> None:
     gallery = tmp_path / "people.gallery"
     for name, level in (("dark", 0), ("light", 255), ("grey", 102)):

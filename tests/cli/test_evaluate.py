@@ -72,10 +72,18 @@ def test_a_report_without_a_folder_is_refused_before_the_work(digits_bundle: Pat
     assert "no such folder" in done.stderr
 
 
-def test_bad_pairs_end_with_2(digits_bundle: Path, digits: Path, tmp_path: Path) -> None:
-    done = invoke(digits_bundle, digits, "--pairs", tmp_path / "none.jsonl")
+def test_bad_pairs_end_with_2(one_input_embedding: Path, digits: Path, tmp_path: Path) -> None:
+    done = invoke(one_input_embedding, digits, "--pairs", tmp_path / "none.jsonl")
     assert done.exit_code == 2
+    assert "cannot read" in done.stderr
     assert "none.jsonl" in done.stderr
+
+
+def test_pairs_are_refused_for_a_model_that_does_not_embed(digits_bundle: Path, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"first": 1, "second": 2}\n')
+    done = invoke(digits_bundle, digits, "--pairs", tmp_path / "pairs.jsonl")
+    assert done.exit_code == 2
+    assert "is for classification, and only embeddings are verified by pairs" in done.stderr
 
 
 def test_without_scikit_learn_or_jinja_it_says_what_to_install_and_torch_is_not_needed(
