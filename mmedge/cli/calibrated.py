@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mmedge.cli.ui import megabytes, print_table
 
@@ -51,6 +52,18 @@ def calibration_options(precisions: Sequence[str], default: str) -> Callable[[Co
         return command
 
     return add
+
+
+def refuse_calibration_options() -> None:
+    """Raise where the command was given an option that only calibration reads, and is not to calibrate."""
+    from mmedge.runtime.errors import InvalidArgument
+
+    context = click.get_current_context()
+    names = ("ranges", "max_accuracy_drop", "samples", "calibration_split", "method")
+    given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InvalidArgument(f"{options} with --precision fp32: these need --precision int8, fp16 or auto")
 
 
 def tell_point(point: Point) -> None:

@@ -138,6 +138,20 @@ def test_an_export_can_be_calibrated_at_once(data: Path, tmp_path: Path) -> None
     assert "--precision int8 with --target tensorrt-rtx" in done.stderr
 
 
+def test_an_export_in_single_precision_takes_no_option_of_calibration(tmp_path: Path) -> None:
+    for option, value in (
+        ("--ranges", tmp_path),
+        ("--max-accuracy-drop", 0.5),  # what it is anyhow
+        ("--method", "minmax"),
+        ("--samples", 3),
+        ("--calibration-split", "test"),
+    ):
+        arguments = ["export", tmp_path / "checkpoint", "-o", tmp_path / "made.mme", option, value]
+        done = CliRunner().invoke(cli, [*map(str, arguments)])
+        assert done.exit_code == 2
+        assert f"{option} with --precision fp32: these need --precision int8, fp16 or auto" in done.stderr
+
+
 def test_where_nothing_may_be_lost_the_graph_stays_as_it_was_or_loses_nothing(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
