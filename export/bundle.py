@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,10 +78,13 @@ def export_bundle(
         progress: called with the stage's name, how much is done, of how much.
 
     Raises:
+        InvalidArgument: the tolerance is no number from 0 on, or the destination is no place for a bundle.
         ParityError: the bundle differs from the module; nothing is written.
         ExportError: the module cannot be exported for the target, or its parser refuses the graph.
         BundleError: the destination exists and may not be replaced.
     """
+    if not 0 <= tolerance < inf:
+        raise InvalidArgument(f"found a tolerance of {tolerance} for the parity gate; expected a number from 0 on")
     check_destination(destination, overwrite)
     progress("graph", 0, 1)
     manifest, files = assemble(

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from math import inf
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -72,6 +73,9 @@ class Settings:
     samples: rows of `calibration_split` to take ranges from by `method`; ranges: a calibration.json of just these to
     read instead, or a bundle with one. max_accuracy_drop: points of a hundred that accuracy on `evaluation_split` may
     fall, as `accuracy_drop` has it.
+
+    Raises:
+        InvalidArgument: there are no samples, or the drop is no number from 0 on.
     """
 
     precision: Literal["int8", "fp16", "auto"] = "int8"
@@ -81,6 +85,12 @@ class Settings:
     method: str = "mse"
     max_accuracy_drop: float = 0.5
     ranges: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not 0 <= self.max_accuracy_drop < inf:
+            raise InvalidArgument(
+                f"found {self.samples} samples and a drop of {self.max_accuracy_drop}; expected at least 1 and 0"
+            )
 
 
 def calibrate_bundle(
@@ -101,14 +111,10 @@ def calibrate_bundle(
 
     Raises:
         BundleError: there is no such bundle, or the destination exists. DataError: as `read_split`.
-        InvalidArgument: it has fewer bits already or is not for ONNX Runtime, or there are no samples or no budget.
+        InvalidArgument: it has fewer bits already or is not for ONNX Runtime.
         CalibrationError: a tensor has no range, the ranges given are of something else, TensorRT's graph loses more
             than the budget, or "int8" is asked for and it has no layer in INT8.
     """
-    if settings.samples < 1 or settings.max_accuracy_drop < 0:
-        raise InvalidArgument(
-            f"found {settings.samples} samples and a drop of {settings.max_accuracy_drop}; expected at least 1 and 0"
-        )
     check_destination(destination, overwrite)
     work = _Work(bundle, destination, data, settings, progress)
     ranges = {} if settings.precision == "fp16" else work.calibrate().ranges

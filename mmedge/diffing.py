@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import onnx
@@ -24,11 +25,14 @@ def diff_bundles(
     what shows it (see `write_reproduction`).
 
     Raises:
-        InvalidArgument: their inputs differ, no sample is asked for, or `save` is there already.
+        InvalidArgument: their inputs differ, no sample is asked for, the tolerance is no number from 0 on, or `save` is
+            there already.
         BundleError, DataError, CalibrationError: as `read_manifest`, `read_split` and `find_divergence`.
     """
     if samples < 1:
         raise InvalidArgument(f"found {samples} samples; expected at least 1")
+    if not 0 <= tolerance < inf:
+        raise InvalidArgument(f"found a tolerance of {tolerance}; expected a number from 0 on")
     if save is not None and save.exists():
         raise InvalidArgument(f"{save} is there already; name a folder to make")
     manifest, other = read_manifest(first), read_manifest(second)

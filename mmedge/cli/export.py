@@ -72,6 +72,9 @@ def export(
     data = data or training_data(checkpoint)
     if ranges is None and (checkpoint / CALIBRATION_FILE).exists():
         ranges = checkpoint / CALIBRATION_FILE
+    settings = None
+    if precision != "fp32":
+        settings = Settings(precision=precision, evaluation_split=split, ranges=ranges, **calibration)
     with progress_bar() as progress, TemporaryDirectory(prefix="mmedge-") as folder:
         made = export_checkpoint(
             checkpoint,
@@ -84,14 +87,8 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-        calibrated = precision != "fp32" and calibrate_bundle(
-            made.path,
-            output,
-            data,
-            Settings(precision=precision, evaluation_split=split, ranges=ranges, **calibration),
-            overwrite=overwrite,
-            progress=progress,
-            found=tell_point,
+        calibrated = settings and calibrate_bundle(
+            made.path, output, data, settings, overwrite=overwrite, progress=progress, found=tell_point
         )
     manifest = calibrated.manifest if calibrated else made.manifest
     size = sum(file.stat().st_size for file in output.iterdir())

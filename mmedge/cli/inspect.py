@@ -62,14 +62,14 @@ def inspect(bundle: str, as_json: bool) -> None:
     scores = manifest.evidence.get("accuracy", {}).get("subsets", {})
     rows = []
     for entry in manifest.evidence.get("parity", {}).get("outputs", []):
-        row = scores.get("+".join(entry["subset"]), {})
+        row = scores.get("+".join(entry.get("subset", [])), {})
         rows.append(
             [
-                " + ".join(entry["subset"]),
-                entry["output"],
-                f"{entry['max_abs']:.2e}",
-                f"{entry['top1_agreement']:.4f}",
-                str(entry["samples"]),
+                " + ".join(entry.get("subset", ["-"])),
+                entry.get("output", "-"),
+                _number(entry.get("max_abs"), ".2e"),
+                _number(entry.get("top1_agreement"), ".4f"),
+                str(entry.get("samples", "-")),
                 ", ".join(f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)),
             ]
         )
@@ -81,6 +81,11 @@ def inspect(bundle: str, as_json: bool) -> None:
         layers, speedup = calibration["chosen"]["layers"], calibration["chosen"]["speedup"]
         click.echo(
             f"Calibrated: {len(layers)} of {calibration['layers']} layers in INT8, {speedup:.2f} times as fast on the "
-            f"CPU that chose them, at most {calibration['max_accuracy_drop']:g} points lost"
+            f"CPU that chose them, at most {_number(calibration['max_accuracy_drop'], 'g')} points lost"
         )
     print_table("Provenance", ["what", "value"], [[key, str(value)] for key, value in manifest.provenance.items()])
+
+
+def _number(value: object, form: str) -> str:
+    """As the evidence has it; nobody checks that against a schema."""
+    return format(value, form) if isinstance(value, int | float) else "-"

@@ -177,6 +177,8 @@ def test_what_cannot_be_calibrated_is_refused_and_nothing_is_written(bundle: Pat
         ([bundle, data, "-o", bundle], "--overwrite"),
         ([bundle, data, "-o", made, "--samples", 0], "expected at least 1"),
         ([bundle, data, "-o", made, "--max-accuracy-drop", -1], "expected at least 1 and 0"),
+        ([bundle, data, "-o", made, "--max-accuracy-drop", "nan"], "expected at least 1 and 0"),
+        ([bundle, data, "-o", made, "--max-accuracy-drop", "inf"], "expected at least 1 and 0"),
     ]
     for arguments, message in cases:
         done = invoke(*arguments)

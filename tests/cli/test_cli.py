@@ -16,7 +16,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mmedge.cli import cli
+from mmedge.export.writing import write_bundle
 from mmedge.runtime import Gallery, Session
+from mmedge.runtime.manifest import read_manifest
 from mmedge.runtime.media import decode_audio, decode_image
 
 
@@ -169,6 +171,21 @@ def test_inspect_shows_the_versions_the_graph_keeps_to(digits_bundle: Path) -> N
     table = invoke("inspect", digits_bundle).stdout
     assert "IR version" in table
     assert "onnxruntime" in table
+
+
+def test_inspect_shows_a_dash_for_figures_that_are_not_there(digits_bundle: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(digits_bundle)
+    first, *others = manifest.evidence["parity"]["outputs"]
+    calibration = {"chosen": {"layers": [], "speedup": 1.0}, "layers": 4, "max_accuracy_drop": None}
+    evidence = {"parity": {"outputs": [{"subset": first["subset"]}, *others]}, "calibration": calibration}
+    graph = (digits_bundle / "model.onnx").read_bytes()
+    write_bundle(tmp_path, manifest.model_copy(update={"evidence": evidence}), {"model.onnx": graph})
+    shown = invoke("inspect", tmp_path)
+    assert shown.exit_code == 0, shown.exception
+    assert shown.stdout.count(f"{others[0]['max_abs']:.2e}") >= 1
+    (row,) = [line for line in shown.stdout.splitlines() if line.count(" - ") == 4]
+    assert "image" in row
+    assert "at most - points lost" in shown.stdout.replace("\n", " ")
 
 
 def test_a_mistyped_command_is_guessed() -> None:

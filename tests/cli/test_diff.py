@@ -100,6 +100,8 @@ def test_what_cannot_be_compared_is_refused(digits_bundle: Path, bundles: Path, 
     cases: list[tuple[list[Any], str]] = [
         ([digits_bundle, bundles / "vqa.mme", "--data", data], "take other inputs"),
         ([digits_bundle, digits_bundle, "--data", data, "--samples", 0], "expected at least 1"),
+        ([digits_bundle, digits_bundle, "--data", data, "--tolerance", "nan"], "a tolerance of nan; expected a number"),
+        ([digits_bundle, digits_bundle, "--data", data, "--tolerance", -1], "a tolerance of -1.0; expected a number"),
         ([digits_bundle, digits_bundle, "--data", data, "--save", tmp_path], "is there already"),
         ([digits_bundle, tmp_path / "none.mme", "--data", data], "no such bundle"),
     ]

@@ -44,6 +44,13 @@ def test_a_bundle_that_differs_from_its_model_is_not_written(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("tolerance", [float("nan"), -1.0, float("inf")])
+def test_a_tolerance_that_is_no_number_from_zero_on_is_refused(tolerance: float, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=f"a tolerance of {tolerance} for the parity gate"):
+        make_bundles.write(make_bundles.digits_model(), tmp_path / "digits.mme", tolerance=tolerance)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_gate_covers_every_subset_and_its_figures_travel_in_the_manifest(digits_bundle: Path) -> None:
     parity = read_manifest(digits_bundle).evidence["parity"]
     assert [(entry["subset"], entry["output"]) for entry in parity["outputs"]] == [
