@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmedge.data.making import MadeSet, Progress, make_set
+from mmedge.data.making import MadeSet, Progress, check_not_negative, make_set
 from mmedge.data.voices import (
     ACCENTS,
     FLITE_VOICES,
@@ -40,6 +40,7 @@ from mmedge.data.voices import (
     recording,
     speak,
 )
+from mmedge.runtime.errors import InvalidArgument
 
 IMAGE_SIZE = 64
 _TRAIN_IMAGES, _HELD_OUT_IMAGES = range(1257), range(1257, 1797)
@@ -68,8 +69,11 @@ def build(
 
     The set is built beside `out` and moved there when complete. A set made earlier with the same arguments
     is kept, one made with others replaced; any other non-empty `out` raises DataError, as does a missing
-    program or sound package.
+    program or sound package. InvalidArgument: a number is negative or not finite, or the ratio outside -100 to 100 dB.
     """
+    check_not_negative(seed=seed, image_noise=image_noise, clips_per_word=clips_per_word)
+    if not -100 <= audio_snr_db <= 100:  # 16 bits hold no more
+        raise InvalidArgument(f"audio_snr_db is {audio_snr_db}; expected -100 to 100")
     arguments = {
         "format": _FORMAT,
         "seed": seed,

@@ -9,10 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from mmedge.runtime.errors import DataError
+from mmedge.runtime.errors import DataError, InvalidArgument
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`, called often."""
@@ -28,6 +29,13 @@ class MadeSet:
     rows: dict[str, int]
     notices: tuple[str, ...]
     reused: bool = False
+
+
+def check_not_negative(**arguments: float) -> None:
+    """Raise InvalidArgument where one is no number from 0 on, before a set of minutes is begun."""
+    for name, value in arguments.items():
+        if not 0 <= value < inf:
+            raise InvalidArgument(f"{name} is {value}; expected a number from 0 on")
 
 
 def make_set(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmedge.data.making import SPLITS, MadeSet, Progress, make_set
+from mmedge.data.making import SPLITS, MadeSet, Progress, check_not_negative, make_set
 
 IMAGE_SIZE = 75
 RADIUS = 5  # objects are 2 RADIUS + 1 pixels wide
@@ -146,8 +146,11 @@ def build(
     that decide the answer. `progress(stage, done, total)` counts images. The same arguments give the same bytes.
 
     A set made earlier with the same arguments is kept, one made with others replaced; any other non-empty `out` raises
-    DataError.
+    DataError. InvalidArgument: a number is negative.
     """
+    check_not_negative(
+        seed=seed, train_images=train_images, validation_images=validation_images, test_images=test_images
+    )
     arguments = {
         "format": _FORMAT,
         "seed": seed,

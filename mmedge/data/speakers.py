@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mmedge.data.invented_voices import installed, invent
-from mmedge.data.making import MadeSet, Progress, make_set
+from mmedge.data.making import MadeSet, Progress, check_not_negative, make_set
 from mmedge.data.voices import (
     FLITE_VOICES,
     SAMPLE_RATE,
@@ -96,8 +96,9 @@ def build(
 
     The set is built beside `out` and moved there when complete. A set made earlier with the same arguments
     is kept, one made with others replaced; any other non-empty `out` raises DataError, as does a missing
-    program or sound package.
+    program or sound package. InvalidArgument: a number is negative.
     """
+    check_not_negative(seed=seed, invented_voices=invented_voices, clips_per_voice=clips_per_voice, pairs=pairs)
     arguments = {
         "format": _FORMAT,
         "seed": seed,

@@ -15,7 +15,7 @@ from mmedge.data.av_digits import build
 from mmedge.data.folder import read_split
 from mmedge.data.making import MadeSet
 from mmedge.data.voices import LABELS, TEST_SPEAKERS, VALIDATION_SPEAKERS, espeak, flite, recording, speak
-from mmedge.runtime.errors import DataError
+from mmedge.runtime.errors import DataError, InvalidArgument
 from mmedge.runtime.media import decode_audio
 
 
@@ -122,6 +122,27 @@ def test_a_folder_of_someone_else_is_left_as_it_is(tmp_path: Path, name: str) ->
     with pytest.raises(DataError, match="left as it is"):
         build(tmp_path / "mine", clips_per_word=1)
     assert files(tmp_path) == {f"mine/{name}": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("image_noise", -0.1),
+        ("image_noise", float("nan")),
+        ("audio_snr_db", float("nan")),
+        ("audio_snr_db", float("inf")),
+        ("audio_snr_db", -1e6),
+        ("clips_per_word", -1),
+    ],
+)
+def test_impossible_numbers_are_refused_before_the_work(tmp_path: Path, name: str, value: float) -> None:
+    def work(stage: str, done: int, total: int) -> None:
+        raise AssertionError(stage)
+
+    with pytest.raises(InvalidArgument, match=f"{name} is {value}; expected"):
+        build(tmp_path / "digits", **{name: value}, progress=work)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_behind_when_a_build_is_broken_off(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from mmedge.data.folder import read_split
 from mmedge.data.making import MadeSet
 from mmedge.data.sort_of_clevr import COLORS, LABELS, WORDINGS, build, draw_questions, draw_scenes
-from mmedge.runtime.errors import DataError
+from mmedge.runtime.errors import DataError, InvalidArgument
 
 SMALL = {"train_images": 40, "validation_images": 3, "test_images": 3}
 
@@ -160,6 +160,13 @@ def test_a_set_is_kept_replaced_or_left_alone(tmp_path: Path) -> None:
         build(out, **SMALL)
     assert (out / "notes.txt").read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("name", ["seed", "train_images"])
+def test_negative_numbers_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{name} is -1; expected a number from 0 on"):
+        build(tmp_path / "set", **SMALL | {name: -1})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_behind_when_a_build_is_broken_off(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mmedge.data.making import MadeSet
 from mmedge.data.speakers import TEST_SPEAKERS, VALIDATION_SPEAKERS, Recordings, Row, build, draw_pairs
 from mmedge.data.voices import Utterance, espeak, speak
 from mmedge.evaluation import read_pairs
-from mmedge.runtime.errors import DataError
+from mmedge.runtime.errors import DataError, InvalidArgument
 
 SMALL = {"invented_voices": 3, "clips_per_voice": 1, "pairs": 40}
 # What keeps a build short.
@@ -136,6 +136,13 @@ def test_a_folder_of_someone_else_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="left as it is"):
         build(tmp_path, **SMALL)
     assert files(tmp_path) == {"notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize("name", ["seed", "invented_voices", "clips_per_voice", "pairs"])
+def test_negative_numbers_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{name} is -1; expected a number from 0 on"):
+        build(tmp_path / "set", **SMALL | {name: -1})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_packages_are_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
