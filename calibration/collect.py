@@ -59,7 +59,7 @@ class Collector:
     """Counts the values of `tensors` of a graph.
 
     The samples are taken in batches of `batch` rows, which alone bound the memory. With `state`, a file, a pass that
-    was broken off goes on where it was; the file is removed at the end.
+    was interrupted goes on where it was; the file is removed at the end, and by an error, which would come again.
     """
 
     def __init__(
@@ -99,6 +99,16 @@ class Collector:
         if not samples:
             raise CalibrationError("there is no sample to calibrate on; expected at least one")
         done = self._resume(origin)
+        try:
+            self._pass(samples, done, origin, progress)
+            made = Calibration(origin, len(samples), self._rows, self._ranges(METHODS[origin.method]))
+        except Exception:
+            self._forget()
+            raise
+        self._forget()
+        return made
+
+    def _pass(self, samples: Sequence[Sample], done: int, origin: Origin, progress: Callable[[int, int], None]) -> None:
         waiting: list[tuple[str, dict[str, npt.NDArray[Any]]]] = []
         for number, (name, load) in enumerate(samples[done:], done + 1):
             rows = subset_rows(self._manifest, load(), self._preprocessors)
@@ -111,10 +121,6 @@ class Collector:
             if keep:
                 self._keep(origin, number)
             progress(number, len(samples))
-        made = Calibration(origin, len(samples), self._rows, self._ranges(METHODS[origin.method]))
-        if self._state is not None:
-            self._state.unlink(missing_ok=True)
-        return made
 
     def _run(self, rows: Sequence[tuple[str, Mapping[str, npt.NDArray[Any]]]]) -> None:
         feeds = {name: np.stack([row[name] for _, row in rows]) for name in rows[0][1]}
@@ -135,7 +141,11 @@ class Collector:
             ranges[name] = TensorRange(method(histogram), histogram.minimum, histogram.maximum, histogram.nans)
         return ranges
 
-    # ---- The state of a pass that may be broken off ------------------------------------------------------------------
+    # ---- The state of a pass that may be interrupted -----------------------------------------------------------------
+
+    def _forget(self) -> None:
+        if self._state is not None:
+            self._state.unlink(missing_ok=True)
 
     def _keep(self, origin: Origin, done: int) -> None:
         assert self._state is not None

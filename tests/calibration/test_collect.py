@@ -15,7 +15,7 @@ from mmedge.calibration.collect import Collector, Sample
 from mmedge.calibration.errors import CalibrationError
 from mmedge.calibration.layers import tensors_to_range
 from mmedge.calibration.table import Calibration, Origin, read_calibration
-from mmedge.runtime.errors import InvalidArgument
+from mmedge.runtime.errors import DataError, InvalidArgument
 from mmedge.runtime.manifest import Manifest, read_manifest
 
 
@@ -53,6 +53,17 @@ def collect(
         return collector.collect(found, origin)
 
     return collect
+
+
+def with_weights(model: onnx.ModelProto, value: float) -> tuple[onnx.ModelProto, onnx.NodeProto]:
+    """The graph with all weights of its first convolution of pictures of this value, and that node."""
+    broken = onnx.ModelProto()
+    broken.CopyFrom(model)
+    weight = next(entry for entry in broken.graph.initializer if len(entry.dims) == 4)
+    values = numpy_helper.to_array(weight).copy()
+    values[:] = value
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    return broken, next(node for node in broken.graph.node if weight.name in node.input)
 
 
 def test_every_subset_of_every_sample_is_seen(collect: Callable[..., Calibration]) -> None:
@@ -102,6 +113,38 @@ def test_a_pass_broken_off_goes_on_where_it_was(
         assert found.tensors[name].range == pytest.approx(entry.range, rel=1e-5)
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_an_error_leaves_no_state_behind(
+    model: onnx.ModelProto,
+    manifest: Manifest,
+    digits_bundle: Path,
+    origin: Origin,
+    value: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mmedge.calibration.collect._KEEP_EVERY", 1)
+    state, kept = tmp_path / "state.json", list[bool]()
+
+    def progress(done: int, total: int) -> None:
+        kept.append(state.exists())
+
+    broken, taker = with_weights(model, value)
+    collector = Collector(broken, manifest, digits_bundle, [taker.output[0]], state=state)
+    with pytest.raises(CalibrationError):
+        collector.collect(samples(3), origin, progress)
+    assert kept == ([True] * 3 if np.isnan(value) else [])
+
+    def damaged() -> Mapping[str, Any]:
+        raise DataError("7.png: not a readable image")
+
+    collector = Collector(model, manifest, digits_bundle, [taker.output[0]], state=state)
+    with pytest.raises(DataError):
+        collector.collect([*samples(3), ("last", damaged)], origin, progress)
+    assert kept[-3:] == [True] * 3
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_state_of_another_pass_is_refused(
     collect: Callable[..., Calibration], tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,13 +169,7 @@ def test_the_state_of_another_pass_is_refused(
 def test_a_tensor_without_a_range_is_named_with_its_sample(
     model: onnx.ModelProto, manifest: Manifest, digits_bundle: Path, origin: Origin, value: float, message: str
 ) -> None:
-    broken = onnx.ModelProto()
-    broken.CopyFrom(model)
-    weight = next(entry for entry in broken.graph.initializer if len(entry.dims) == 4)
-    taker = next(node for node in broken.graph.node if weight.name in node.input)
-    values = numpy_helper.to_array(weight).copy()
-    values[:] = value
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    broken, taker = with_weights(model, value)
     collector = Collector(broken, manifest, digits_bundle, [taker.output[0]])
     named = [(f"sample {number}", load) for number, (_, load) in enumerate(samples())]
     with pytest.raises(CalibrationError, match=rf"tensor '{taker.output[0]}' is {message}"):
