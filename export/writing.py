@@ -28,8 +28,18 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     return manifest
 
 
+def check_writable(folder: Path) -> None:
+    """Raise InvalidArgument where no file can be made in `folder`, before the work that would be lost."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".mmedge-", dir=folder))  # what os.access says does not hold everywhere
+    except OSError as error:
+        raise InvalidArgument(f"{folder} cannot be written to ({error.strerror}); give another place") from error
+
+
 def check_destination(destination: Path, overwrite: bool) -> None:
-    """Raise where no bundle can be written: a name without .mme, a folder that is not there, a bundle in the way."""
+    """Raise where no bundle can be written: a name without .mme, a folder that is not there or not to be written to, a
+    bundle in the way.
+    """
     if destination.suffix != ".mme":
         raise InvalidArgument(f"{destination}: expected a name that ends in .mme")
     if not destination.parent.is_dir():
@@ -38,6 +48,7 @@ def check_destination(destination: Path, overwrite: bool) -> None:
         raise BundleError(f"{destination} exists, and a bundle is never changed; choose another name or --overwrite")
     if destination.exists() and not (destination / "manifest.json").is_file():
         raise BundleError(f"{destination} exists and is no bundle; it will not be overwritten")
+    check_writable(destination.parent)
 
 
 @contextmanager

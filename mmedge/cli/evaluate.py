@@ -49,10 +49,14 @@ def evaluate(
     from mmedge.runtime.errors import InvalidArgument
 
     if report is not None:
+        from mmedge.export.writing import check_writable
         from mmedge.report import write_report
 
         if not report.parent.is_dir():
             raise InvalidArgument(f"--report {report}: no such folder; make it, or give another")
+        if report.is_dir():
+            raise InvalidArgument(f"--report {report} is a folder; name the file to write")
+        check_writable(report.parent)
     predict, modalities, labels, options = _load(model)
     if pairs is not None and options["task"] != "embedding":
         raise InvalidArgument(

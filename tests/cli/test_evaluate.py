@@ -66,10 +66,14 @@ def test_a_report_is_written_beside_the_table(digits_bundle: Path, digits: Path,
     assert "Surest errors" in html
 
 
-def test_a_report_without_a_folder_is_refused_before_the_work(digits_bundle: Path, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(digits_bundle: Path, tmp_path: Path) -> None:
     done = invoke(digits_bundle, tmp_path / "no data", "--report", tmp_path / "none" / "report.html")
     assert done.exit_code == 2
     assert "no such folder" in done.stderr
+    for page, message in (("/proc/report.html", "/proc cannot be written to"), (tmp_path, "name the file to write")):
+        done = invoke(digits_bundle, tmp_path / "no data", "--report", page)
+        assert done.exit_code == 2
+        assert message in done.stderr
 
 
 def test_bad_pairs_end_with_2(one_input_embedding: Path, digits: Path, tmp_path: Path) -> None:

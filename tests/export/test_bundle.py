@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mmedge.export.engines import check_parse
-from mmedge.export.writing import staged
+from mmedge.export.writing import check_destination, staged
 from mmedge.models import FusedModel
 from mmedge.runtime import Session, read_manifest
 from mmedge.runtime.errors import BundleError, InvalidArgument, ParityError
@@ -111,6 +111,13 @@ def test_what_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None:
         make_bundles.write(make_bundles.digits_model(), tmp_path / "digits")
     with pytest.raises(InvalidArgument, match="no such directory"):
         make_bundles.write(make_bundles.digits_model(), tmp_path / "none" / "digits.mme")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"^/proc cannot be written to \(.*\); give another place"):
+        make_bundles.write(make_bundles.digits_model(), Path("/proc/digits.mme"))
+    check_destination(tmp_path / "digits.mme", overwrite=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_digests_are_what_sha256sum_says(digits_bundle: Path) -> None:
