@@ -50,8 +50,10 @@ def training_data(checkpoint: Path) -> Path:
     """The folder the checkpoint was trained on, as its run recorded it.
 
     Raises:
-        CheckpointError: it recorded none.
+        CheckpointError: there is no checkpoint, or its run recorded none.
     """
+    if not checkpoint.is_dir():
+        raise CheckpointError(f"{checkpoint}: no such folder; expected a checkpoint, a folder written by mmedge train")
     record = checkpoint / RECIPE_FILE
     try:
         return Path(json.loads(record.read_text(encoding="utf-8"))["data"])

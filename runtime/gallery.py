@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mmedge.runtime.arrays import as_array
-from mmedge.runtime.errors import InvalidArgument
+from mmedge.runtime.errors import DataError, InvalidArgument
 from mmedge.runtime.native import check, ffi, lib, path_bytes, struct, text
 from mmedge.runtime.session import Session
 from mmedge.runtime.similarity import METRICS
@@ -66,6 +66,8 @@ class Gallery:
         Raises:
             DataError: it is missing, damaged, or of a newer version.
         """
+        if os.path.isdir(path):
+            raise DataError(f"{os.fspath(path)} is a folder; expected a file that was saved")
         made = ffi.new("mme_gallery **")
         check(lib.mme_gallery_load(path_bytes(path), made))
         gallery = cls.__new__(cls)

@@ -116,12 +116,19 @@ class Manifest(_Part):
         return self
 
 
+def check_is_folder(bundle: str | os.PathLike[str]) -> None:
+    """Raise BundleError where a file is at the place of a bundle; what else is wrong with one, libmmedge says."""
+    if os.path.isfile(bundle):
+        raise BundleError(f"{os.fspath(bundle)} is a file; expected a bundle, a folder written by mmedge export")
+
+
 def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     """Check a bundle (hashes, schema, paths) and read its manifest. Loads no engine.
 
     Raises:
         BundleError: it is missing, damaged, of a newer schema, or reaches outside itself.
     """
+    check_is_folder(bundle)
     check(lib.mme_bundle_check(path_bytes(bundle)))
     return parse_manifest(Path(bundle, "manifest.json").read_bytes(), bundle)
 

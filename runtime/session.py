@@ -14,7 +14,7 @@ from mmedge.runtime.arrays import from_c_memory, from_c_tensor, to_c_tensor
 from mmedge.runtime.device import DeviceArray, LentTensor, from_device_tensor, to_device_tensor
 from mmedge.runtime.errors import InvalidArgument
 from mmedge.runtime.inputs import Audio, Image, to_c_audio
-from mmedge.runtime.manifest import parse_manifest
+from mmedge.runtime.manifest import check_is_folder, parse_manifest
 from mmedge.runtime.native import check, ffi, find_onnxruntime, find_tensorrt, lib, path_bytes, struct, text
 
 
@@ -92,6 +92,16 @@ class Result:
 _EXPECTED = {"audio": "an Audio(samples, sample_rate)", "image": "an Image or pixels", "text": "a str"}
 
 
+def _check_options(engine: str, of_onnxruntime: Mapping[str, Any], of_tensorrt: Mapping[str, Any]) -> None:
+    """Raise InvalidArgument where an option of the other engine is given."""
+    if engine == "tensorrt":
+        given = " and ".join(name for name, value in of_onnxruntime.items() if value)
+        if given:
+            raise InvalidArgument(f'{given}: of engine "onnxruntime"; leave out with engine "tensorrt"')
+    elif any(of_tensorrt.values()):
+        raise InvalidArgument('tensorrt and engines are of engine "tensorrt"; ask for that too, or leave them out')
+
+
 class Session:
     """Runs a bundle: preprocess, engine, postprocess, all in libmmedge.
 
@@ -148,6 +158,14 @@ class Session:
         stream: int | None = None,
         profile_layers: bool = False,
     ) -> None:
+        check_is_folder(bundle)
+        _check_options(
+            engine,
+            {"onnxruntime": onnxruntime, "provider": provider, "affinities": affinities, "cache": cache},
+            {"tensorrt": tensorrt, "engines": engines},
+        )
+        if cache and not os.path.isdir(cache):
+            raise InvalidArgument(f"cache {os.fspath(cache)} is not a directory; make it first")
         if engine == "onnxruntime":
             onnxruntime = onnxruntime or find_onnxruntime()
         else:

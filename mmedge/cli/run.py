@@ -85,8 +85,10 @@ def _inputs(session: Session, image_file: str | None, audio_file: str | None, te
             continue
         names = [entry.name for entry in session.manifest.inputs if entry.modality == modality]
         if len(names) != 1:
+            inputs_there = ", ".join(f"{entry.name} ({entry.modality})" for entry in session.manifest.inputs)
             raise InvalidArgument(
-                f"--{modality}: {session.manifest.name} has {len(names)} inputs of this modality; expected one"
+                f"--{modality}: {session.manifest.name} has {len(names)} inputs of this modality; expected one; "
+                f"its inputs are {inputs_there}"
             )
         inputs[names[0]] = decode(given)
     return inputs

@@ -75,7 +75,8 @@ def test_run_prints_what_each_task_has(bundles: Path, files: dict[str, Path], tm
     assert "no region" in invoke("run", bundles / "vqa.mme", "--image", tmp_path / "black.png").stdout
     refused = invoke("run", bundles / "vqa.mme", "--text", "Where?")
     assert refused.exit_code == 2
-    assert "--text: vqa has 0 inputs of this modality" in refused.stderr
+    assert "--text: vqa has 0 inputs of this modality; expected one; its inputs are" in refused.stderr
+    assert "image (image)" in refused.stderr
 
 
 def test_run_searches_and_fills_a_gallery(one_input_embedding: Path, bundles: Path, tmp_path: Path) -> None:
@@ -186,6 +187,18 @@ def test_inspect_shows_a_dash_for_figures_that_are_not_there(digits_bundle: Path
     (row,) = [line for line in shown.stdout.splitlines() if line.count(" - ") == 4]
     assert "image" in row
     assert "at most - points lost" in shown.stdout.replace("\n", " ")
+
+
+def test_what_is_there_in_the_place_of_what_was_expected_is_said(files: dict[str, Path], tmp_path: Path) -> None:
+    image = files["image"]
+    for arguments, message in (
+        (["inspect", image], f"{image} is a file; expected a bundle"),
+        (["run", image, "--image", image], f"{image} is a file; expected a bundle"),
+        (["export", tmp_path / "none", "-o", tmp_path / "made.mme"], "none: no such folder; expected a checkpoint"),
+    ):
+        done = invoke(*arguments)
+        assert done.exit_code == 2
+        assert message in done.stderr
 
 
 def test_a_mistyped_command_is_guessed() -> None:

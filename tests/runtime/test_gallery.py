@@ -141,6 +141,8 @@ def test_a_file_that_is_no_gallery_is_named(tmp_path: Path) -> None:
     file = tmp_path / "x.gallery"
     with pytest.raises(DataError, match=rf"{file}: .*no such file"):
         Gallery.load(file)
+    with pytest.raises(DataError, match=f"{tmp_path} is a folder; expected a file"):
+        Gallery.load(tmp_path)
     Gallery(2).save(file)
     content = file.read_bytes()
     for damaged in (content[:-1], content + b"x", b"", b"x" * 500, content[:20] + b"\xff" + content[21:]):

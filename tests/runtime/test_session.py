@@ -107,7 +107,7 @@ def test_an_option_that_cannot_be_met_is_refused_and_nothing_takes_its_place(dig
         (InvalidArgument, "abacus", {"provider": "abacus"}),
         (InvalidArgument, "threads", {"threads": -1}),
         (EngineError, "ffinit", {"threads": 2, "affinities": "none"}),
-        (InvalidArgument, "/none/cache", {"cache": "/none/cache"}),
+        (InvalidArgument, "^cache /none/cache is not a directory; make it first", {"cache": "/none/cache"}),
         (InvalidArgument, "top_k is 0", {"top_k": 0}),
         (InvalidArgument, "top_k is 11; expected at most the model's 10", {"top_k": 11}),
     ]
