@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,8 +95,9 @@ def build(
     if as_json:
         print_json(asdict(built))
         return
-    for warning in built.warnings:
-        click.echo(f"{built.title} warns: {warning}", err=True)
+    for warning, count in Counter(built.warnings).items():
+        times = f" ({count} times)" if count > 1 else ""
+        click.echo(f"{built.title} warns{times}: {warning}", err=True)
     how = "in the cache already, built" if built.cached else "built"
     click.echo(
         f"{built.engine}: {megabytes(built.size)}, {how} in {built.seconds:.1f} s of {built.graph} ({built.precision})"

@@ -83,6 +83,15 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(
     assert not cache.exists()
 
 
+def test_a_warning_is_printed_once_with_its_count(digits_bundle: Path, tmp_path: Path) -> None:
+    arguments = (digits_bundle, "--compute-capability", "8.9", "--cache", tmp_path)
+    record = Path(json.loads(build(*arguments, "--json").stdout)["engine"]).with_suffix(".json")
+    found = json.loads(record.read_text())
+    record.write_text(json.dumps(found | {"warnings": ["range missing", "slow", "range missing"]}))
+    lines = [line.partition(" warns")[2] for line in build(*arguments).stderr.splitlines() if " warns" in line]
+    assert lines == [" (2 times): range missing", ": slow"]
+
+
 @pytest.mark.parametrize(
     "damage", ["engine cut", "engine changed", "record gone", "record cut", "record of another format"]
 )
