@@ -29,13 +29,15 @@ class Page:
 
     def add_headings(self, element: ET.Element) -> None:
         for compound in element.iter("compounddef"):
-            if compound.get("kind") == "struct":
-                self.heading_of[compound.get("id", "")] = compound.findtext("compoundname", "")
-        for member in element.iter("memberdef"):
-            name = MACROS if member.get("kind") == "define" else member.findtext("name", "")
-            self.heading_of[member.get("id", "")] = name
-            for value in member.iter("enumvalue"):
-                self.heading_of[value.get("id", "")] = name
+            struct = compound.findtext("compoundname", "") if compound.get("kind") == "struct" else None
+            if struct is not None:
+                self.heading_of[compound.get("id", "")] = struct
+            for member in compound.iter("memberdef"):
+                # A field is a row of its struct's table, and has no heading.
+                name = struct or (MACROS if member.get("kind") == "define" else member.findtext("name", ""))
+                self.heading_of[member.get("id", "")] = name
+                for value in member.iter("enumvalue"):
+                    self.heading_of[value.get("id", "")] = name
 
     def inline(self, element: ET.Element) -> str:
         text = escape(element.text)
