@@ -76,8 +76,9 @@ def train(
     Raises:
         DataError: the data cannot be used. CheckpointError: nothing to resume, or a run of another recipe.
         RecipeError: the model, its precision or its batches cannot be had. TrainingError: a loss or gradient
-            that is no finite number. InvalidArgument: the output is the checkpoint of `qat`, or has a folder
-            "checkpoints" or "tensorboard" of something else. CalibrationError: a tensor has no range.
+            that is no finite number. InvalidArgument: the output is the checkpoint of `qat`, a bundle or
+            a folder of data, or has a folder "checkpoints" or "tensorboard" of something else. CalibrationError: a
+            tensor has no range.
     """
     recipe = recipe.model_copy(update={"tune": {}})
     output = Path(recipe.output if output is None else output)
@@ -283,7 +284,11 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
 
 
 def _check_own(output: Path, checkpoints: Path) -> None:
-    """Raise where what starting over removes may be someone else's."""
+    """Raise where the output is no folder for a run, or what starting over removes may be someone else's."""
+    if (output / "manifest.json").is_file():
+        raise InvalidArgument(f"{output} is a bundle, and a bundle is never changed; choose another output")
+    if (output / "metadata.jsonl").is_file() or any(output.glob("*/metadata.jsonl")):
+        raise InvalidArgument(f"{output} is a folder of data; choose another output")
     board = output / "tensorboard"
     files = list(board.iterdir()) if board.is_dir() else []
     strange = [file for file in files if not file.name.startswith("events.out.tfevents.")]

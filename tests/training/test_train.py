@@ -100,6 +100,22 @@ def test_folders_of_something_else_are_not_removed(recipe: Recipe, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [name.split("/")[0]]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("manifest.json", "is a bundle, and a bundle is never changed"),
+        ("metadata.jsonl", "is a folder of data"),
+        ("train/metadata.jsonl", "is a folder of data"),
+    ],
+)
+def test_no_run_is_written_into_a_bundle_or_into_data(recipe: Recipe, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InvalidArgument, match=f"{message}; choose another output"):
+        train(recipe, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name.split("/")[0]]
+
+
 def test_a_label_with_no_training_sample_is_named(recipe: Recipe) -> None:
     with pytest.raises(DataError, match="no sample of mid"):
         train(recipe.model_copy(update={"labels": ("high", "low", "mid")}))
