@@ -32,15 +32,16 @@ def _unknown_keys(part: Mapping[str, Any], common: Sequence[str]) -> Iterator[tu
     encoder = part["encoder"]
     options = encoder_options(encoder)
     for key in sorted(part.keys() - {*options, *common}):
-        near = difflib.get_close_matches(key, [*options, *common], n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; encoder {encoder} has {', '.join(options)}"
-        yield (key,), "unknown key" + hint
+        yield (key,), _unknown(key, [*options, *common], f"encoder {encoder} has {', '.join(options)}")
     config, known = part.get("config"), config_keys(encoder)
     for key in config if isinstance(config, dict) and known else ():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; the configuration of {encoder} has {', '.join(known)}"
-            yield ("config", key), "unknown key" + hint
+            yield ("config", key), _unknown(key, known, f"the configuration of {encoder} has {', '.join(known)}")
+
+
+def _unknown(key: str, known: Sequence[str], those: str) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; {those}"
 
 
 def _impossible(part: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:

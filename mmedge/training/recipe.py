@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from math import pi
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import InvalidArgument, RecipeError
@@ -26,10 +16,9 @@ from mmedge.training.augment import AudioAugment, ImageAugment, TextAugment
 from mmedge.training.augment.options import BelowOne, Fraction, NotNegative, Positive, Strict
 from mmedge.training.encoder_check import encoder_problems
 from mmedge.training.recipe_lines import line_of, repeated_keys
+from mmedge.training.spaces import Range, Scalar, Space, expected_of_space, values_tried
 
 RECIPE_FILE = "recipe.json"  # beside the weights: what the model was trained on, and how
-
-Scalar = bool | int | float | str
 
 
 class _Modality(BaseModel):
@@ -226,30 +215,6 @@ class TrainingRecipe(Strict):
         return self
 
 
-class Range(Strict):
-    """Values between two, both included: whole numbers if both are."""
-
-    low: int | float
-    """The smallest."""
-    high: int | float
-    """The largest."""
-    log: bool = False
-    """Evenly in the logarithm."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"found {self.low} to {self.high}; expected low < high, above 0 if log")
-        return self
-
-
-Choices = Annotated[list[Scalar], Field(min_length=1)]
-Space = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
-    Discriminator(lambda value: "range" if isinstance(value, (dict, Range)) else "choices"),
-]
-
-
 class Recipe(Strict):
     """A whole training run."""
 
@@ -360,23 +325,12 @@ def _tune_problems(recipe: Recipe, key: str) -> Iterator[Problem]:
     if key == "tune" or key.startswith(("tune.", "data", "output")):
         yield ["tune", key], "not a key to search; expected one of model or training"
         return
-    for value in _tried(space):
+    for value in values_tried(space):
         found = _check(changed(recipe, {key: value}))
         if not isinstance(found, Recipe):
             problem = "; ".join(_say(where, problem) for where, problem in found)
             yield ["tune", key], f"with {value}: {problem}" if isinstance(space, Range) else problem
             return
-
-
-def _tried(space: Range | list[Scalar]) -> Sequence[Scalar]:
-    """Every choice; of a range all whole numbers, or as many as are soon checked."""
-    if not isinstance(space, Range):
-        return space
-    low, high = space.low, space.high
-    if isinstance(low, int) and isinstance(high, int):
-        parts = min(high - low, 64)
-        return sorted({low + 1, *(low + (high - low) * part // parts for part in range(parts + 1))})
-    return low, high, low + (high - low) / pi  # the last is no whole number
 
 
 def _say(where: list[str | int], problem: str) -> str:
@@ -396,20 +350,12 @@ def _describe(problem: Any) -> Problem:
     elif problem["type"] not in ("value_error", "assertion_error"):
         message = f"found {problem['input']!r}: {message}"
         if where[:1] == ["tune"] and len(where) > 2:
-            message = f"found {problem['input']!r}; expected {_expected_of_space(where[2:])}"
+            message = f"found {problem['input']!r}; expected {expected_of_space(where[2:])}"
     if not where:  # a rule between sections, which begins with the key
         where = [*message.split()[0].split(".")]
     elif where[0] == "tune":  # without the kind of space, and that of a number
         where = [*where[:2], *where[3:4]]
     return where, message
-
-
-def _expected_of_space(where: list[str | int]) -> str:
-    if where == ["choices"]:
-        return "a range, {low, high}, or a list of at least one choice"
-    if where[0] == "choices":
-        return "a number, a string, true or false"
-    return "true or false" if where[1] == "log" else "a number"
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

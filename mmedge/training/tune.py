@@ -17,7 +17,8 @@ from mmedge.evaluation import Evaluation, MainMetric
 from mmedge.runtime.errors import CheckpointError, DataError, RecipeError, TrainingError
 from mmedge.training.build import read_data
 from mmedge.training.callbacks import Progress
-from mmedge.training.recipe import Range, Recipe, Scalar, changed
+from mmedge.training.recipe import Recipe, changed
+from mmedge.training.spaces import Range, Scalar
 from mmedge.training.train import differences, train
 from mmedge.training.trainer import check_choice
 
