@@ -4,8 +4,10 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -84,6 +86,29 @@ __global__ void find_last(unsigned* counter, float* parts, float* last) {
   if (atomicAdd(counter, 1U) == gridDim.x - 1) *last = parts[0] + parts[1];
 }
 
+// Product `threadIdx.x / 32` of 16 x 16 * kHalves by 16 * kHalves x 8 bytes, added to what is in `sums`.
+template <unsigned kHalves>
+__global__ void multiply(const uint8_t* a, const uint8_t* b, int* sums) {
+  constexpr unsigned depth = 16 * kHalves;
+  const unsigned product = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  a += product * 16 * depth;
+  b += product * depth * 8;
+  sums += product * 16 * 8;
+  unsigned rows[2 * kHalves] = {}, columns[kHalves] = {};
+  int own[4];
+  for (unsigned half = 0; half < kHalves; ++half) {
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned k = 16 * half + 4 * t + i;
+      rows[2 * half] |= unsigned{a[g * depth + k]} << (8 * i);
+      rows[2 * half + 1] |= unsigned{a[(g + 8) * depth + k]} << (8 * i);
+      columns[half] |= unsigned{b[k * 8 + g]} << (8 * i);
+    }
+  }
+  for (unsigned i = 0; i < 4; ++i) own[i] = sums[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
+  mmedge::multiply_bytes(rows, columns, own);
+  for (unsigned i = 0; i < 4; ++i) sums[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = own[i];
+}
+
 std::vector<float> numbers() {
   std::vector<float> values(2 * kThreads);
   std::iota(values.begin(), values.end(), 0.0F);
@@ -128,6 +153,29 @@ TEST(Emulator, AnyLaneCanBeReadAndAnyThreadHeard) {
         EXPECT_EQ(to[i], static_cast<float>(i % kThreads / 8 * 8 + 3 + (said < kThreads ? 100 : 0)));
       }
     }
+  });
+}
+
+template <unsigned kHalves>
+void compare_products() {
+  constexpr size_t depth = 16 * kHalves, warps = kThreads / 32;
+  std::mt19937 random(1);
+  std::vector<uint8_t> a(warps * 16 * depth), b(warps * depth * 8);
+  for (auto* bytes : {&a, &b}) std::generate(bytes->begin(), bytes->end(), random);
+  std::vector<int> expected(warps * 16 * 8), found(expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const size_t row = i / 8, warp = row / 16;
+    expected[i] = found[i] = static_cast<int>(i) - 100;
+    for (size_t k = 0; k < depth; ++k) expected[i] += 2 * a[row * depth + k] * b[(warp * depth + k) * 8 + i % 8];
+  }
+  run(multiply<kHalves>, a.data(), b.data(), found.data());  // both blocks add the same
+  EXPECT_EQ(found, expected);
+}
+
+TEST(Emulator, AWarpMultipliesMatricesOfBytes) {
+  in_every_order([] {
+    compare_products<1>();
+    compare_products<2>();
   });
 }
 

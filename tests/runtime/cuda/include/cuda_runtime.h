@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "emulator.h"
+#include "matrix_products.h"
 
 // To a host compiler CUDA's headers make the other keywords nothing.
 #define __launch_bounds__(...)
