@@ -230,6 +230,23 @@ TEST(ImageToTensorCuda, TurnedMirroredAndFittedGivesWhatTheCpuKernelGives) {
   }
 }
 
+TEST(ImageToTensorCuda, RowsThatAreNotAlignedGiveWhatTheCpuKernelGives) {
+  for (const mme_image_format format : kFormats) {
+    for (const size_t shift : {1, 2, 3, 4}) {
+      SCOPED_TRACE(testing::Message() << "format " << format << ", shift " << shift);
+      compare(make_spec(30, 20), Cameras(make_geometry(format, 203, 45), 1, shift - 1, shift, 10));
+    }
+  }
+}
+
+TEST(ImageToTensorCuda, AStrideOfMoreThan32BitsIsRefused) {
+  const Cameras cameras(make_geometry(MME_IMAGE_NV12, 40, 30), 1, 0, 0, 11);
+  const auto plan = mmedge::make_cuda_image_plan(make_spec(16, 12), cameras.host().front().geometry);
+  auto frames = cameras.device();
+  frames[0].strides[1] = int64_t{1} << 40;
+  EXPECT_EQ(mmedge::image_to_tensor(plan, nullptr, frames, nullptr, nullptr), cudaErrorInvalidValue);
+}
+
 TEST(ImageToTensorCuda, SeveralCamerasAreConvertedInOneGo) {
   const ImageGeometry geometry = make_geometry(MME_IMAGE_NV12, 40, 30);
   for (const size_t count : {3, mmedge::kCudaImageMostFrames + 1}) {

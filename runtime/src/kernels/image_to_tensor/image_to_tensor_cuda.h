@@ -6,15 +6,21 @@
 // instructions, to the bit.
 //
 // Roofline, 16 frames of NV12 1920x1080 to 3x224x224 float32: reads 49.8 MB and writes 9.6 MB, 18 us at the 3.35 TB/s
-// of an H100's memory and 0.29 ms at the 205 GB/s of an Orin's. By rows each byte goes into two outputs: of 16 columns
-// and two rows eight byte permutations and 16 dot products of two make one pair of taps, 0.2 G operations in all. By
-// columns a pair of taps is two dot products, of the low and of the high bytes of its weights: 0.03 G.
+// of an H100's memory and 0.29 ms at the 205 GB/s of an Orin's. Tensor cores take 2.2 G multiply-adds of bytes, 2 us at
+// the 1979 TOP/s of an H100 and 52 us at the 85 of an Orin. What feeds them and becomes of their sums are some 4,000
+// instructions in each of 3,136 warps, 12 us on an H100 at four a cycle.
 //
-// Launch: a warp makes a tile of two output rows, alone: it resizes the rows of a chunk of bytes, 16 neighbours a lane,
-// into its own piece of shared memory, channels apart, then each lane resizes the columns of its pixels there. A tile
-// is as wide as one chunk allows, unless the taps of few pixels span more. Neighbouring output rows share half their
-// source rows: those of a warp are read once, and most of what warps of a block both read comes from L1. Tables of
-// taps are in global memory, read by a whole warp at one address (rows) or at 32 neighbouring ones (columns).
+// Launch: a block of four warps makes four strips of eight output rows, up to four groups of eight columns wide. Both
+// passes are matrix products of bytes, exact in 32 bits. A weight, and a value between the passes, is two bytes: the
+// sixteen rows of a product are the low bytes of eight rows and the high ones.
+//   By rows each warp makes its own strip, 64 bytes of a row at a time. A product is of 16 source rows and eight bytes
+//   of each of eight lanes; lanes turn them, four rows at a time, so that a word has one column. While it is multiplied
+//   the next rows are on their way. The lanes' results, eight bytes of a row each, go into shared memory in the order
+//   in which they are read from there. Neighbouring strips read an eighth of the source rows twice. By columns each
+//   warp makes one group, for all strips. A product is of 32 bytes of a row, with the low bytes of the weights, then
+//   with the high ones. A byte has a weight in the sums of its own channel alone, so that it makes no difference how
+//   channels are interleaved.
+// Tables of weights are in global memory, in the order of lanes; L1 is left to them.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -29,41 +35,47 @@ namespace mmedge {
 
 constexpr int kCudaImageMostFrames = 32;  // of one launch
 
-// Where a frame's bytes lie, in device memory; as in ImageFrame, every row its geometry needs is readable.
+// Where a frame's bytes lie, in device memory; as in ImageFrame, every row its geometry needs is readable. The kernel
+// is fastest where planes and strides are multiples of eight bytes.
 struct CudaImageFrame {
   const uint8_t* planes[3];
   int64_t strides[3];
 };
 
-constexpr int kCudaImageTileColumns = 64;  // the most output pixels of a warp
-constexpr int kCudaImageChunk = 512;       // the most bytes of a row that a warp resizes at a time
+constexpr int kCudaImageStrip = 8;        // output rows of a warp
+constexpr int kCudaImageGroup = 8;        // output columns of a matrix product
+constexpr int kCudaImageTileGroups = 4;   // the most of a warp
+constexpr int kCudaImageRowStep = 16;     // source rows of a matrix product
+constexpr int kCudaImageColumnStep = 32;  // bytes of a row of a matrix product
+constexpr int kCudaImageChunk = 64;       // bytes of a row that a warp resizes at once
+constexpr int kCudaImageSpan = 320;       // the most bytes of a row that it holds resized
 
-// Of one channel of a plane. Like all that ends in "table", where in CudaImagePlan::tables.
-struct CudaImageChannel {
-  int part;          // its samples are among the bytes part, part + interleaved, ... of a row
-  int pairs;         // of those bytes, for each output column; even
-  int first_table;   // [columns]: the first pair
-  int weight_table;  // [pairs / 2][columns][2]: the low bytes of both weights of a pair, then the high ones
-};
-
+// What ends in "table" is where in CudaImagePlan::tables. Weights are as the 32 lanes of a product need them
+// (matrix.cuh), their low bytes and their high ones apart.
 struct CudaImagePlane {
   int plane, channels;
-  int interleaved;                    // parts of a row, its bytes dealt to them in turn
-  int chunk, part_pairs;              // bytes; pairs of them in each part
-  int row_bytes, height;              // readable
-  int shift;                          // from sums of the row pass to 1/128 level
-  int pairs;                          // of rows 2k and 2k + 1, the most of any output row
-  int first_pair_table, pairs_table;  // [rows]: the first pair, and how many
-  int weight_table;                   // [rows][pairs]: two 16-bit weights each
-  int begin_table, chunks_table;      // [column tiles]: the first pair of a part that a tile needs, and its chunks
-  CudaImageChannel channel[3];
+  int row_bytes;            // readable
+  bool whole;               // rows are read in fours of which none is past the last one, and their bytes in eights
+  unsigned scale;           // from sums of the row pass to 1/128 level in the upper 16 of 32 bits
+  int row_steps;            // products that the rows of a strip take, the most of any
+  int rows_table;           // [strips][2]: the first source row, and how many
+  int row_weight_table;     // [strips][row_steps][lanes][2]
+  int column_steps;         // products that the bytes of a group take, the most of any
+  int first_byte_table;     // [groups]: multiples of 8
+  int column_weight_table;  // [groups][channels][column_steps][lanes][4]
+};
+
+// How many groups of output columns a block works on.
+struct CudaImageTiling {
+  int groups;
+  int bytes_table[3];  // of each plane: [tiles][2]: of a row, the first byte and one past the last
 };
 
 // What the kernel is told, but for the tables.
 struct CudaImageKernel {
   CudaImagePlane planes[3];
-  int plane_count;
-  int tile_columns;
+  int plane_count, inputs;
+  CudaImageTiling tiling;  // of those of the plan, the one that a launch chose
   // The output in the frame's orientation, and the resized picture within it.
   int full_columns, full_rows, columns, rows, left, top;
   // Where pixel (row, column) of that lies in the tensor: element origin + row * row_step + column * column_step.
@@ -76,9 +88,10 @@ struct CudaImageKernel {
   float factor[3][3], offset[3], least[3], most[3], pad[3];
 };
 
-// Of one geometry. `tables` must be copied to the device before a launch, aligned to 8 bytes.
+// Of one geometry. `tables` must be copied to the device before a launch, aligned to 16 bytes.
 struct CudaImagePlan {
   CudaImageKernel kernel{};
+  std::vector<CudaImageTiling> tilings;  // the narrowest first
   std::vector<int32_t> tables;
 };
 
@@ -87,8 +100,8 @@ CudaImagePlan make_cuda_image_plan(const ImageToTensorSpec& spec, const ImageGeo
 // What is wrong with the kernel on the current device, such as that it was compiled for none like it.
 cudaError_t check_image_to_tensor();
 
-// Writes one tensor after the other. `tables` is the device's copy; frames past kCudaImageMostFrames take launches of
-// their own.
+// Writes one tensor after the other; cudaErrorInvalidValue where a stride takes more than 32 bits. `tables` is the
+// device's copy; frames past kCudaImageMostFrames take launches of their own.
 cudaError_t image_to_tensor(const CudaImagePlan& plan, const int32_t* tables, std::span<const CudaImageFrame> frames,
                             void* tensor, cudaStream_t stream);
 

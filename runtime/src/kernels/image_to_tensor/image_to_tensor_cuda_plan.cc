@@ -1,17 +1,21 @@
 #include <algorithm>
 #include <cfloat>
 #include <climits>
+#include <utility>
 
 #include "kernels/image_to_tensor/image_to_tensor_cuda.h"
 
 namespace mmedge {
 namespace {
 
-constexpr int kLaneBytes = 16, kLeastTile = 8;
+constexpr int kLanes = 32;
+constexpr int kSector = 32, kEight = 8;  // bytes: what a GPU reads of memory, and a lane of resized rows
 
-// At an even place.
+int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+// At a multiple of 16 bytes.
 int append(std::vector<int32_t>& tables, const std::vector<int32_t>& table) {
-  tables.resize((tables.size() + 1) / 2 * 2);
+  tables.resize((tables.size() + 3) / 4 * 4);
   const auto at = static_cast<int>(tables.size());
   tables.insert(tables.end(), table.begin(), table.end());
   return at;
@@ -39,129 +43,135 @@ ChannelBytes bytes_of(SurfaceLayout layout, int channel) {
   }
 }
 
-// Into so many parts a row is dealt, each of one channel, or of two whose samples take turns.
-int interleaved(SurfaceLayout layout) { return bytes_of(layout, 0).step; }
-
-// A chunk begins where each part of a row has an even number of bytes before it and 16 of the row's are aligned.
-int alignment_of(SurfaceLayout layout) { return interleaved(layout) == 3 ? 3 * kLaneBytes : kLaneBytes; }
-
-int chunk_of(SurfaceLayout layout) { return kCudaImageChunk / alignment_of(layout) * alignment_of(layout); }
-
-void add_rows(const QuantisedTaps& rows, CudaImagePlane& plane, std::vector<int32_t>& tables) {
-  std::vector<int32_t> first, pairs, weights;
-  for (const auto& tap : rows.taps) {
-    first.push_back(tap.first / 2);
-    pairs.push_back((tap.last() + 1) / 2 - tap.first / 2);
-  }
-  plane.pairs = *std::max_element(pairs.begin(), pairs.end());
-  for (const auto& tap : rows.taps) {
-    const int begin = tap.first / 2 * 2;
-    for (int y = begin; y < begin + 2 * plane.pairs; y += 2) weights.push_back(tap.at(y) | tap.at(y + 1) << 16);
-  }
-  plane.shift = rows.bits - 7;
-  plane.first_pair_table = append(tables, first);
-  plane.pairs_table = append(tables, pairs);
-  plane.weight_table = append(tables, weights);
-}
-
-// Tiles of output columns; the picture's begin at `left` of the first tile and may begin before it.
-struct Tiles {
-  int count, columns, left;
-};
-
-struct ByteRange {
+// Of source rows or of bytes; of none, end is 0.
+struct Range {
   int begin, end;
+
+  int size() const { return end - begin; }
 };
 
-// What of a plane's row a tile needs, from where a chunk may begin.
-ByteRange tile_bytes(const ResizedPlane& plane, const Tiles& tiles, int tile) {
-  int least = INT_MAX, most = 0;
-  for (int c = 0; c < 3 && c < size_of(plane.layout).channels; ++c) {
-    const auto [step, first_byte] = bytes_of(plane.layout, c);
-    const auto& taps = plane.columns[c].taps;
-    const int columns = static_cast<int>(taps.size());
-    const int first = std::clamp(tile * tiles.columns - tiles.left, 0, columns);
-    const int last = std::clamp((tile + 1) * tiles.columns - tiles.left, 0, columns);
-    for (int i = first; i < last; ++i) {
-      const auto& tap = taps[static_cast<size_t>(i)];
-      least = std::min(least, first_byte + tap.first * step);
-      most = std::max(most, first_byte + (tap.last() - 1) * step + 1);
-    }
+// Outputs `first` and on, `count` of them, of an axis whose picture begins at `offset`: those that have taps.
+std::vector<std::pair<int, const Taps<int>*>> taps_of(const QuantisedTaps& axis, int offset, int first, int count) {
+  std::vector<std::pair<int, const Taps<int>*>> found;
+  for (int i = 0; i < count; ++i) {
+    const int at = first + i - offset;
+    if (at >= 0 && at < static_cast<int>(axis.taps.size())) found.emplace_back(i, &axis.taps[static_cast<size_t>(at)]);
   }
-  const int alignment = alignment_of(plane.layout);
-  return most == 0 ? ByteRange{0, 0} : ByteRange{least / alignment * alignment, most};
+  return found;
 }
 
-// As even as can be, none wider than `most`.
-Tiles divide(int columns, int most, int left) {
-  const int count = (columns + most - 1) / most;
-  return {count, (columns + count - 1) / count, left};
-}
+// Byte `i` of a word.
+int32_t place(int value, int i) { return static_cast<int32_t>(static_cast<uint32_t>(value & 0xff) << (8 * i)); }
 
-// The widest whose bytes are one chunk of each plane.
-Tiles make_tiles(const std::vector<ResizedPlane>& planes, int columns, int left) {
-  const auto fits = [&](const Tiles& tiles) {
-    return std::all_of(planes.begin(), planes.end(), [&](const ResizedPlane& plane) {
-      for (int tile = 0; tile < tiles.count; ++tile) {
-        const ByteRange bytes = tile_bytes(plane, tiles, tile);
-        if (bytes.end - bytes.begin > chunk_of(plane.layout)) return false;
+void add_rows(const QuantisedTaps& axis, int height, const CudaImageKernel& kernel, CudaImagePlane& plane,
+              std::vector<int32_t>& tables) {
+  const int strips = divide_up(kernel.full_rows, kCudaImageStrip);
+  std::vector<int32_t> rows;
+  int most = 0;
+  for (int strip = 0; strip < strips; ++strip) {
+    Range range{INT_MAX, 0};
+    for (const auto& [row, taps] : taps_of(axis, kernel.top, strip * kCudaImageStrip, kCudaImageStrip)) {
+      range = {std::min(range.begin, taps->first), std::max(range.end, taps->last())};
+    }
+    // A multiple of four, if the plane has as many.
+    const int count = range.end == 0 ? 0 : std::min(divide_up(range.size(), 4) * 4, height);
+    rows.push_back(range.end == 0 ? 0 : std::min(range.begin, height - count));
+    rows.push_back(count);
+    plane.whole = plane.whole && count % 4 == 0;
+    most = std::max(most, count);
+  }
+  plane.row_steps = divide_up(most, kCudaImageRowStep);
+  std::vector<int32_t> weights(static_cast<size_t>(strips * plane.row_steps * kLanes * 2));
+  for (int strip = 0; strip < strips; ++strip) {
+    for (const auto& [row, taps] : taps_of(axis, kernel.top, strip * kCudaImageStrip, kCudaImageStrip)) {
+      for (int y = taps->first; y < taps->last(); ++y) {
+        const int offset = y - rows[static_cast<size_t>(2 * strip)], step = offset / kCudaImageRowStep;
+        const int lane = row * 4 + offset % kCudaImageRowStep / 4;
+        const auto to = static_cast<size_t>(((strip * plane.row_steps + step) * kLanes + lane) * 2);
+        weights[to] |= place(taps->at(y), offset % 4);
+        weights[to + 1] |= place(taps->at(y) >> 8, offset % 4);
       }
-      return true;
-    });
-  };
-  int most = kCudaImageTileColumns;
-  while (most > kLeastTile && !fits(divide(columns, most, left))) --most;
-  return divide(columns, most, left);
-}
-
-// `begin[tile]`: the pair of a part where the tile's first chunk begins.
-CudaImageChannel add_channel(const ResizedPlane& plane, int c, const Tiles& tiles, const std::vector<int32_t>& begin,
-                             std::vector<int32_t>& tables) {
-  const auto [step, first_byte] = bytes_of(plane.layout, c);
-  const int parts = interleaved(plane.layout), part_pairs = chunk_of(plane.layout) / parts / 2;
-  const auto pair_of = [&](int x) { return (first_byte + x * step) / parts / 2; };
-  const auto& taps = plane.columns[c].taps;
-  int pairs = 0;
-  for (const auto& tap : taps) pairs = std::max(pairs, pair_of(tap.last() - 1) - pair_of(tap.first) + 1);
-  pairs = (pairs + 1) / 2 * 2;
-
-  const size_t columns = taps.size();
-  std::vector<int32_t> first, weights(columns * static_cast<size_t>(pairs));
-  for (size_t column = 0; column < columns; ++column) {
-    // As many pairs as of any other column, and all in the chunk where there is one.
-    const auto tile = (column + static_cast<size_t>(tiles.left)) / static_cast<size_t>(tiles.columns);
-    const int chunk_end = std::max(begin[tile] + part_pairs, pair_of(taps[column].last() - 1) + 1);
-    first.push_back(std::min(pair_of(taps[column].first), std::max(chunk_end - pairs, begin[tile])));
-    for (int x = taps[column].first; x < taps[column].last(); ++x) {
-      const int weight = taps[column].at(x), odd = (first_byte + x * step) / parts % 2;
-      const auto pair = static_cast<size_t>(pair_of(x) - first[column]);
-      weights[(pair / 2 * columns + column) * 2 + pair % 2] |= (weight & 0xff) << (8 * odd) | (weight >> 8)
-                                                                                                  << (16 + 8 * odd);
     }
   }
-  return {first_byte % parts, pairs, append(tables, first), append(tables, weights)};
+  plane.scale = 1U << (16 - (axis.bits - 7));
+  plane.rows_table = append(tables, rows);
+  plane.row_weight_table = append(tables, weights);
 }
 
-CudaImagePlane add_plane(const ResizedPlane& from, const Tiles& tiles, std::vector<int32_t>& tables) {
+// The bytes of a plane's row that some groups of output columns need, from a multiple of `alignment` on.
+Range bytes_of_groups(const ResizedPlane& plane, const CudaImageKernel& kernel, int first, int count, int alignment) {
+  Range range{INT_MAX, 0};
+  for (int c = 0; c < size_of(plane.layout).channels; ++c) {
+    const auto [step, first_byte] = bytes_of(plane.layout, c);
+    const int columns = count * kCudaImageGroup;
+    for (const auto& [column, taps] : taps_of(plane.columns[c], kernel.left, first * kCudaImageGroup, columns)) {
+      range.begin = std::min(range.begin, first_byte + taps->first * step);
+      range.end = std::max(range.end, first_byte + (taps->last() - 1) * step + 1);
+    }
+  }
+  return range.end == 0 ? Range{0, 0} : Range{range.begin / alignment * alignment, range.end};
+}
+
+void add_columns(const ResizedPlane& from, const CudaImageKernel& kernel, CudaImagePlane& plane,
+                 std::vector<int32_t>& tables) {
+  const int groups = divide_up(kernel.full_columns, kCudaImageGroup);
+  std::vector<int32_t> first;
+  int most = 0;
+  for (int group = 0; group < groups; ++group) {
+    const Range bytes = bytes_of_groups(from, kernel, group, 1, kEight);
+    first.push_back(bytes.begin);
+    most = std::max(most, bytes.size());
+  }
+  plane.column_steps = divide_up(most, kCudaImageColumnStep);
+  plane.first_byte_table = append(tables, first);
+  std::vector<int32_t> weights(static_cast<size_t>(groups * plane.column_steps * plane.channels * kLanes * 4));
+  for (int group = 0; group < groups; ++group) {
+    for (int c = 0; c < plane.channels; ++c) {
+      const auto [channel_step, first_byte] = bytes_of(from.layout, c);
+      for (const auto& [column, taps] :
+           taps_of(from.columns[c], kernel.left, group * kCudaImageGroup, kCudaImageGroup)) {
+        for (int x = taps->first; x < taps->last(); ++x) {
+          const int offset = first_byte + x * channel_step - first[static_cast<size_t>(group)];
+          const int product = (group * plane.channels + c) * plane.column_steps + offset / kCudaImageColumnStep;
+          const int lane = column * 4 + offset % kCudaImageColumnStep / 8;
+          const auto to = static_cast<size_t>((product * kLanes + lane) * 4 + offset % 8 / 4);
+          weights[to] |= place(taps->at(x), offset % 4);
+          weights[to + 2] |= place(taps->at(x) >> 8, offset % 4);
+        }
+      }
+    }
+  }
+  plane.column_weight_table = append(tables, weights);
+}
+
+// Tiles of one group, and wider ones whose bytes are held at once, in each plane.
+void add_tilings(const std::vector<ResizedPlane>& planes, CudaImagePlan& plan) {
+  const int groups = divide_up(plan.kernel.full_columns, kCudaImageGroup);
+  for (int size = 1; size <= kCudaImageTileGroups; size *= 2) {
+    CudaImageTiling tiling{size, {}};
+    std::vector<std::vector<int32_t>> tables(planes.size());
+    for (size_t p = 0; p < planes.size(); ++p) {
+      for (int group = 0; group < groups; group += size) {
+        const Range bytes = bytes_of_groups(planes[p], plan.kernel, group, size, kSector);
+        if (size > 1 && bytes.size() > kCudaImageSpan) return;
+        tables[p].push_back(bytes.begin);
+        tables[p].push_back(bytes.end);
+      }
+    }
+    for (size_t p = 0; p < planes.size(); ++p) tiling.bytes_table[p] = append(plan.tables, tables[p]);
+    plan.tilings.push_back(tiling);
+  }
+}
+
+CudaImagePlane add_plane(const ResizedPlane& from, const CudaImageKernel& kernel, std::vector<int32_t>& tables) {
   CudaImagePlane plane{};
   const LayoutSize size = size_of(from.layout);
   plane.plane = from.plane;
   plane.channels = size.channels;
-  plane.interleaved = interleaved(from.layout);
-  plane.chunk = chunk_of(from.layout);
   plane.row_bytes = (from.width + size.group_pixels - 1) / size.group_pixels * size.group_bytes;
-  plane.height = from.height;
-  add_rows(from.rows, plane, tables);
-  plane.part_pairs = plane.chunk / plane.interleaved / 2;
-  std::vector<int32_t> begin, chunks;
-  for (int tile = 0; tile < tiles.count; ++tile) {
-    const ByteRange bytes = tile_bytes(from, tiles, tile);
-    begin.push_back(bytes.begin / plane.interleaved / 2);
-    chunks.push_back((bytes.end - bytes.begin + plane.chunk - 1) / plane.chunk);
-  }
-  plane.begin_table = append(tables, begin);
-  plane.chunks_table = append(tables, chunks);
-  for (int c = 0; c < size.channels; ++c) plane.channel[c] = add_channel(from, c, tiles, begin, tables);
+  plane.whole = plane.row_bytes % kEight == 0;
+  add_rows(from.rows, from.height, kernel, plane, tables);
+  add_columns(from, kernel, plane, tables);
   return plane;
 }
 
@@ -202,10 +212,10 @@ CudaImagePlan make_cuda_image_plan(const ImageToTensorSpec& spec, const ImageGeo
     kernel.most[c] = clamps ? conversion.most[c] : FLT_MAX;
     kernel.pad[c] = conversion.pad[conversion.order[c]];
   }
-  const Tiles tiles = make_tiles(conversion.planes, kernel.full_columns, kernel.left);
-  kernel.tile_columns = tiles.columns;
+  kernel.inputs = conversion.inputs;
+  add_tilings(conversion.planes, plan);
   for (const ResizedPlane& plane : conversion.planes) {
-    kernel.planes[kernel.plane_count++] = add_plane(plane, tiles, plan.tables);
+    kernel.planes[kernel.plane_count++] = add_plane(plane, kernel, plan.tables);
   }
   return plan;
 }

@@ -67,6 +67,10 @@ Value __ldcg(const Value* from) {
   return *from;
 }
 template <class Value>
+Value __ldcs(const Value* from) {
+  return *from;
+}
+template <class Value>
 Value __ldg(const Value* from) {
   return *from;
 }
@@ -107,6 +111,11 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
     result |= static_cast<unsigned>(bytes >> (8 * (selector >> (i / 2) & 7U)) & 0xffU) << i;
   }
   return result;
+}
+
+// The lower half of high:low shifted to the right, by up to 31.
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return static_cast<unsigned>((uint64_t{high} << 32 | low) >> (shift & 31U));
 }
 
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
