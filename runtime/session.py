@@ -259,7 +259,8 @@ class Session:
 
         Work is done for the new hops only, and the run sees the last window, silence before the first sample. The
         input's preprocessing must ask for a window ("samples"). All pushes of a stream have one dtype, channel count
-        and sample rate, until `reset_audio`.
+        and sample rate, until `reset_audio`. At another rate than the model's the stream lags by up to a block of the
+        resampler's, which is longer the larger the ratio of the two rates.
 
         Raises:
             InvalidArgument: an unknown input, no audio, no window, or another kind of audio than before.

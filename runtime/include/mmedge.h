@@ -483,7 +483,9 @@ MME_API mme_status mme_session_set_audio(mme_session* session, const char* input
  * hops only, and the next run sees the last window, silence before the first sample. All pushes must have one format,
  * channel count and sample rate until mme_session_reset_audio(). Every push, even of 0 frames, makes the input present
  * for the next run. A stream has real neighbours where a clip has padding; with "center" it lags by n_fft / 2 samples.
- * Steps over a whole clip (dynamic_range_db, normalize) see the window. Of a refused push nothing is used. Since 0.2.
+ * At another sample rate than the model's it lags further, by up to a block of the resampler's, which is longer the
+ * larger the ratio of the two rates: open the microphone at the model's rate where the lag counts. Steps over a whole
+ * clip (dynamic_range_db, normalize) see the window. Of a refused push nothing is used. Since 0.2.
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT there is no such input, it takes no audio, it has no window, or the format differs from
