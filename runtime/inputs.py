@@ -338,18 +338,19 @@ class Audio(NamedTuple):
     sample_rate: int
 
 
-def to_c_audio(audio: Audio) -> Any:
-    """An mme_audio that lends the clip's memory."""
-    samples, sample_rate = as_array(audio.samples), audio.sample_rate
+def to_c_audio(audio: Audio, *, piece: bool = False) -> Any:
+    """An mme_audio that lends the memory of a clip, or of a `piece` of a stream, which may be of few samples."""
+    samples = as_array(audio.samples)
     if samples.dtype not in _AUDIO_FORMATS or samples.ndim not in (1, 2):
         raise InvalidArgument(
             f"found audio of {samples.dtype} {list(samples.shape)}; expected int16 or float32, [n] or [n, channels]"
         )
     channels = samples.shape[1] if samples.ndim == 2 else 1
-    if samples.ndim == 2 and (channels > _MOST_CHANNELS or 0 < samples.shape[0] <= _MOST_CHANNELS):
+    if channels > _MOST_CHANNELS or (samples.ndim == 2 and not piece and 0 < samples.shape[0] <= _MOST_CHANNELS):
+        more = "" if piece else f"more than {_MOST_CHANNELS} samples and "
         raise InvalidArgument(
             f"found audio of shape {list(samples.shape)}, which may be channels first; expected [n, channels] with "
-            f"more than {_MOST_CHANNELS} samples and at most {_MOST_CHANNELS} channels: transpose it"
+            f"{more}at most {_MOST_CHANNELS} channels: transpose it"
         )
     if not samples.flags.c_contiguous:
         raise InvalidArgument("found audio that is not contiguous; use np.ascontiguousarray")
@@ -357,7 +358,7 @@ def to_c_audio(audio: Audio) -> Any:
         "mme_audio",
         format=_AUDIO_FORMATS[samples.dtype],
         channels=channels,
-        sample_rate=int(sample_rate),
+        sample_rate=int(audio.sample_rate),
         samples=ffi.cast("void *", samples.ctypes.data),
         frames=samples.shape[0],
     )

@@ -77,7 +77,7 @@ class Preprocessor:
             InvalidArgument: another kind of audio than before, or a step that needs the whole clip.
             DataError: a NaN sample; nothing of this push is used.
         """
-        check(lib.mme_preprocessor_push_audio(self._handle, to_c_audio(audio), self._tensor))
+        check(lib.mme_preprocessor_push_audio(self._handle, to_c_audio(audio, piece=True), self._tensor))
         return from_c_tensor(self._tensor)
 
     def end(self) -> npt.NDArray[Any]:

@@ -266,7 +266,7 @@ class Session:
             InvalidArgument: an unknown input, no audio, no window, or another kind of audio than before.
             DataError: a NaN sample; nothing of this push is used.
         """
-        check(lib.mme_session_push_audio(self._session, name.encode(), to_c_audio(audio)))
+        check(lib.mme_session_push_audio(self._session, name.encode(), to_c_audio(audio, piece=True)))
         self._pushed.add(name)
 
     def reset_audio(self, name: str) -> None:

@@ -254,6 +254,18 @@ def test_a_clip_of_samples_by_channels_is_averaged_and_channels_first_refused() 
             preprocessor(Audio(ambiguous, 48000))
 
 
+def test_a_piece_of_a_stream_may_have_fewer_samples_than_channels() -> None:
+    samples = noise(4000)
+    stereo = np.stack([samples, samples], axis=1)
+    stream = Preprocessor(LOG_MEL)
+    pieces = [stream.push(Audio(stereo[a : a + 1], 16000)) for a in range(8)]
+    pieces += [stream.push(Audio(piece, 16000)) for piece in np.split(stereo[8:], range(5, 3992, 97))]
+    found = np.concatenate([*pieces, stream.end()], axis=1)
+    np.testing.assert_array_equal(found, Preprocessor(LOG_MEL)(Audio(stereo, 16000)))
+    with pytest.raises(InvalidArgument, match="at most 8 channels"):
+        stream.push(Audio(np.zeros((2, 160), np.float32), 16000))
+
+
 def test_a_short_or_broken_clip_is_named() -> None:
     preprocessor = Preprocessor(LOG_MEL)
     with pytest.raises(DataError, match="empty"):
