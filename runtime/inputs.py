@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,9 @@ from mmedge.runtime.arrays import as_array, row_stride
 from mmedge.runtime.device import address_array
 from mmedge.runtime.errors import DataError, InvalidArgument
 from mmedge.runtime.native import ffi, holding, lib, struct
+
+LEAST_RATE, MOST_RATE = 1000, 768000
+"""Hz, of audio that the runtime takes."""
 
 _MOST_CHANNELS = 8
 _AUDIO_FORMATS = {np.dtype(np.int16): lib.MME_AUDIO_INT16, np.dtype(np.float32): lib.MME_AUDIO_FLOAT32}
@@ -358,8 +362,20 @@ def to_c_audio(audio: Audio, *, piece: bool = False) -> Any:
         "mme_audio",
         format=_AUDIO_FORMATS[samples.dtype],
         channels=channels,
-        sample_rate=int(audio.sample_rate),
+        sample_rate=_rate(audio.sample_rate),
         samples=ffi.cast("void *", samples.ctypes.data),
         frames=samples.shape[0],
     )
     return holding(clip, samples)
+
+
+def _rate(rate: Any) -> int:
+    try:
+        whole = operator.index(rate)
+    except TypeError:
+        whole = 0
+    if not LEAST_RATE <= whole <= MOST_RATE:
+        raise InvalidArgument(
+            f"found a sample rate of {rate!r}; expected a whole number of Hz from {LEAST_RATE} to {MOST_RATE}"
+        )
+    return whole

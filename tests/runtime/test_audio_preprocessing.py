@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -264,6 +265,19 @@ def test_a_piece_of_a_stream_may_have_fewer_samples_than_channels() -> None:
     np.testing.assert_array_equal(found, Preprocessor(LOG_MEL)(Audio(stereo, 16000)))
     with pytest.raises(InvalidArgument, match="at most 8 channels"):
         stream.push(Audio(np.zeros((2, 160), np.float32), 16000))
+
+
+@pytest.mark.parametrize("rate", [16000.5, 16000.0, "16000", None, 0, 999, 768001, 1 << 40])
+def test_a_sample_rate_that_is_none_is_named(rate: Any) -> None:
+    expected = f"found a sample rate of {re.escape(repr(rate))}; expected a whole number of Hz from 1000 to 768000"
+    for use in (Preprocessor(LOG_MEL), Preprocessor(LOG_MEL).push):
+        with pytest.raises(InvalidArgument, match=expected):
+            use(Audio(noise(4000), rate))
+
+
+def test_a_sample_rate_may_be_of_numpy() -> None:
+    expected = Preprocessor(LOG_MEL)(Audio(noise(4000), 16000))
+    np.testing.assert_array_equal(Preprocessor(LOG_MEL)(Audio(noise(4000), np.int64(16000))), expected)  # type: ignore[arg-type]
 
 
 def test_a_short_or_broken_clip_is_named() -> None:
