@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mmedge.runtime import Audio
+from mmedge.runtime import Audio, Preprocessor
 from mmedge.training.augment import (
     AudioAugment,
     ImageAugment,
@@ -64,14 +64,31 @@ def test_audio_noise_has_the_level_asked_for_below_the_active_part() -> None:
     assert 10 * np.log10(np.mean(TONE**2) / np.mean(noise**2)) == pytest.approx(10, abs=0.3)
 
 
-def test_a_short_clip_is_filled_to_the_window_before_it_moves() -> None:
-    starts = set()
-    for seed in range(40):
-        moved = augment_audio(Audio(TONE[:2000] + 1, 8000), 1.0, AudioAugment(shift=0.1), generator(seed)).samples
-        assert len(moved) == 8000
-        starts.add(int(np.flatnonzero(moved)[0]))
-    assert min(starts) == 0
-    assert 400 < max(starts) <= 800
+@pytest.mark.parametrize("length", [2000, 8000])
+def test_a_clip_moves_within_the_window_and_is_not_filled_up_to_it(length: int) -> None:
+    clip, window = TONE[:length] + 1, np.zeros(8800 * 2, np.float32)
+    window[4000 : 4000 + length] = clip
+    places = set()
+    for seed in range(80):
+        moved = augment_audio(Audio(clip, 8000), 1.0, AudioAugment(shift=0.1), generator(seed)).samples
+        by = int(np.flatnonzero(moved)[0])
+        if by == 0:  # its start is cut off
+            by = int(np.count_nonzero(moved)) - length
+        assert len(moved) == min(max(length, length + by), 8000)
+        np.testing.assert_array_equal(moved, window[4000 - by :][: len(moved)])
+        places.add(by)
+    assert -800 <= min(places) < -400
+    assert 400 < max(places) <= 800
+
+
+def test_nothing_is_left_of_a_clip_that_moves_out_of_the_window() -> None:
+    moved = [
+        augment_audio(Audio(TONE[:800] + 1, 8000), 1.0, AudioAugment(shift=0.9), generator(seed)) for seed in range(80)
+    ]
+    kept = [np.count_nonzero(audio.samples) for audio in moved]
+    assert min(kept) == 0
+    assert max(kept) == 800
+    assert max(len(audio.samples) for audio in moved) <= 8000
 
 
 @pytest.mark.parametrize("length", [1, 7, 80, 8000])
@@ -177,12 +194,14 @@ def test_speed_changes_pitch_and_length_alike() -> None:
     assert max(rates) == pytest.approx(1.25, abs=0.02)
 
 
-def test_a_faster_clip_is_filled_to_the_window_and_heard_higher() -> None:
+def test_a_faster_clip_is_heard_higher_and_filled_by_the_preprocessing() -> None:
     audio = augment_audio(Audio(TONE, 8000), 1.0, AudioAugment(speed=(1.5, 1.5)), generator())
     assert audio.sample_rate == 12000
-    assert len(audio.samples) == 12000
-    spectrum = np.abs(np.fft.rfft(audio.samples[:8000]))
-    assert spectrum.argmax() * 12000 / 8000 == pytest.approx(750, abs=2)  # 500 Hz before
+    heard = Preprocessor({"type": "waveform", "sample_rate": 8000, "samples": 8000, "normalize": "none"})(audio)
+    assert heard.shape == (8000,)
+    assert not heard[8000 * 2 // 3 :].any()
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert spectrum.argmax() == pytest.approx(750, abs=2)  # 500 Hz before
 
 
 def test_gain_is_in_decibels() -> None:

@@ -1,16 +1,30 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import soundfile
 import torch
+from parameters import LOG_MEL
 from torch.utils.data import DataLoader
 
 from mmedge.data.folder import read_split
+from mmedge.runtime import Preprocessor
 from mmedge.training.build import build_model
 from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.recipe import Recipe
+
+# By kind: a window of a second, and an encoder.
+WINDOWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "waveform": (
+        {"type": "waveform", "sample_rate": 16000, "samples": 16000, "normalize": "clip"},
+        {"encoder": "wav2vec2", "config": {}},
+    ),
+    "log_mel": ({**LOG_MEL, "samples": 16000, "normalize": "clip"}, {"encoder": "temporal_cnn", "width": 8}),
+}
 
 
 def stream(recipe: Recipe, **training: Any) -> TrainingStream:
@@ -23,6 +37,30 @@ def stream(recipe: Recipe, **training: Any) -> TrainingStream:
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.6, 1.0, 1.7])
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 48000])
+@pytest.mark.parametrize("kind", ["waveform", "log_mel"])
+def test_without_augmentation_a_clip_is_learnt_as_a_device_hears_it(
+    kind: str, rate: int, seconds: float, tmp_path: Path
+) -> None:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.random.default_rng(0).normal(0, 0.1, round(rate * seconds)), rate)
+    rows = [{"audio_file_name": "a.wav", "label": label} for label in ("a", "b")]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    preprocess, part = WINDOWS[kind]
+    values = {
+        "data": str(tmp_path),
+        "output": str(tmp_path / "run"),
+        "labels": ["a", "b"],
+        "model": {"fusion": "sum", "modalities": {"audio": {**part, "preprocess": preprocess}}},
+        "training": {"steps": 1, "batch_size": 2},
+    }
+    source = stream(Recipe.model_validate(values))
+    expected = Preprocessor(preprocess)(source.sample(0).load()["audio"])
+    np.testing.assert_array_equal(source[0]["audio"], expected)
 
 
 def test_a_draw_depends_on_the_seed_and_its_number_alone(recipe: Recipe) -> None:

@@ -14,7 +14,11 @@ Tensor = npt.NDArray[np.float32]
 
 
 def augment_audio(audio: Audio, window: float, augment: AudioAugment, random: np.random.Generator) -> Audio:
-    """Mono float32 [n] -> [n], or as many as `window` seconds hold if that is more; faster, moved, louder, noisy.
+    """Mono float32 [n] -> [n], longer where it is moved later within `window` seconds; faster, moved, louder, noisy.
+
+    What fills a clip up to the window is left to the preprocessing, as it is on a device: a resampler sees where the
+    clip ends, and a waveform is normalised over the clip's own samples. Silence that a move puts before or after the
+    sound is part of the clip.
 
     Speed is a sample rate that differs from the true one: the preprocessing, which resamples to the model's rate, does
     the rest (Ko et al. 2015, "Audio augmentation for speech recognition", 2).
@@ -22,13 +26,12 @@ def augment_audio(audio: Audio, window: float, augment: AudioAugment, random: np
     samples, rate = audio
     if augment.speed is not None:
         rate = round(rate * random.uniform(*augment.speed))
-    missing = max(0, round(window * rate) - len(samples))
-    samples = np.pad(samples, (0, missing)).astype(np.float32)
     level = active_level(samples, rate)
-    reach = min(round(augment.shift * rate), len(samples))
+    room = max(round(window * rate), len(samples))
+    reach = min(round(augment.shift * rate), room)
     if reach:
         by = int(random.integers(-reach, reach + 1))
-        samples = np.pad(samples, (max(by, 0), max(-by, 0)))[max(-by, 0) :][: len(samples)]
+        samples = np.pad(samples, (max(by, 0), max(-by, 0)))[max(-by, 0) :][:room]
     if augment.snr_db is not None:
         deviation = level * 10 ** (-random.uniform(*augment.snr_db) / 20)
         samples = samples + random.standard_normal(len(samples), np.float32) * np.float32(deviation)

@@ -73,12 +73,15 @@ class AudioAugment(Strict):
     speed: tuple[Annotated[float, Field(ge=0.5)], Annotated[float, Field(le=2)]] | None = None
     """Played faster by a factor drawn from this range, pitch included."""
     shift: Annotated[float, Field(ge=0)] = 0.0
-    """Moved by up to this many seconds earlier or later, zeros filling in. For clips no longer than the window: of a
-    longer one the loudest window is taken afterwards, wherever it was moved to."""
+    """Moved by up to this many seconds earlier or later, within the window: later with silence before it, earlier
+    without its start and with as much silence after it. That silence belongs to the clip: noise covers it, and the
+    `normalize` of a waveform counts it. For clips no longer than the window: of a longer one the loudest window is
+    taken afterwards, wherever it was moved to."""
     gain_db: tuple[float, float] | None = None
     """Louder by a number of dB drawn from this range."""
     snr_db: tuple[float, float] | None = None
-    """White noise at a level drawn from this range of dB below the level of the active part."""
+    """White noise over the clip at a level drawn from this range of dB below the level of the active part. What the
+    preprocessing fills a short clip up with stays silent, as on a device."""
     mask_bands: NotNegative = 0
     """Up to this many neighbouring mel bands or coefficients set to the tensor's mean."""
     mask_frames: NotNegative = 0
