@@ -44,6 +44,8 @@ CHANGES: list[dict[str, Any]] = [
     {"pad_mode": "constant"},
     {"drop_last": True},
     {"log": "log10"},
+    {"log": "db"},
+    {"log": "db", "power": 1.0},
 ]
 
 
@@ -72,7 +74,8 @@ def mel_energies(samples: npt.NDArray[np.float32], parameters: dict[str, Any]) -
 
 
 def log_mel(samples: npt.NDArray[np.float32], parameters: dict[str, Any]) -> npt.NDArray[np.float64]:
-    logarithms = {"natural": np.log, "log10": np.log10, "db": lambda x: 10 * np.log10(x)}
+    decibels = librosa.power_to_db if parameters["power"] == 2 else librosa.amplitude_to_db
+    logarithms = {"natural": np.log, "log10": np.log10, "db": lambda x: decibels(x, amin=1e-30, top_db=None)}
     values: npt.NDArray[np.float64] = logarithms[parameters["log"]](mel_energies(samples, parameters))
     if parameters["center"] and parameters["drop_last"]:
         values = values[:, : len(samples) // parameters["hop_length"]]
@@ -144,12 +147,14 @@ def half_silent() -> npt.NDArray[np.float32]:
     return samples
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0])
 @pytest.mark.parametrize("log", ["natural", "log10", "db"])
-def test_the_range_is_of_the_clip(log: str) -> None:
+def test_the_range_is_of_the_clip(log: str, power: float) -> None:
     samples = half_silent()
-    plain = Preprocessor({**LOG_MEL, "log": log})(Audio(samples, 16000))
-    floored = Preprocessor({**LOG_MEL, "log": log, "dynamic_range_db": 40.0})(Audio(samples, 16000))
-    unit = {"natural": np.log(10) / 10, "log10": 0.1, "db": 1.0}[log]
+    plain = Preprocessor({**LOG_MEL, "log": log, "power": power})(Audio(samples, 16000))
+    floored = Preprocessor({**LOG_MEL, "log": log, "power": power, "dynamic_range_db": 40.0})(Audio(samples, 16000))
+    # Of an amplitude 20 dB are a factor of 10, of a power 10 dB.
+    unit = {"natural": power * np.log(10) / 20, "log10": power / 20, "db": 1.0}[log]
     np.testing.assert_allclose(floored, np.maximum(plain, plain.max() - 40 * unit), atol=1e-4)
 
 

@@ -9,8 +9,9 @@
 //   4. mel        triangles over the FFT bins between f_min and f_max. Scale "htk": 2595 log10(1 + f / 700) (HTK Book,
 //                 5.4); "slaney": linear to 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998). Norm "slaney"
 //                 divides each triangle by half its width in Hz, "none" leaves its peak at 1.
-//   5. log        of max(value, floor): natural, base 10, or 10 log10 ("db")
-//   6. range      (dynamic_range_db > 0) values are raised to the clip's maximum - range
+//   5. log        of max(value, floor): natural, base 10, or decibels ("db"), 20 / power log10
+//   6. range      (dynamic_range_db > 0) values are raised to the clip's maximum - range, 20 dB to a factor of 10 with
+//                 power 1 and 10 dB with power 2
 //   7. cepstrum   (n_mfcc > 0) orthonormal DCT-II over the bands, its first n_mfcc coefficients; coefficient n is then
 //                 multiplied by 1 + lifter / 2 sin(pi (n + 1) / lifter) if lifter > 0 (HTK Book, 5.6, counting from 1)
 //   8. normalize  "clip": subtract the clip's mean, divide by its standard deviation; "per_feature": each row's own.

@@ -41,10 +41,10 @@ size_t LogMelSpec::frame_count(size_t samples) const {
 
 double LogMelSpec::log_scale() const {
   if (log == LogBase::kNatural) return 1.0;
-  return (log == LogBase::kDecibel ? 10.0 : 1.0) / std::numbers::ln10;
+  return (log == LogBase::kDecibel ? 20.0 / power : 1.0) / std::numbers::ln10;
 }
 
-double LogMelSpec::range() const { return dynamic_range_db * std::numbers::ln10 / 10.0 * log_scale(); }
+double LogMelSpec::range() const { return dynamic_range_db * std::numbers::ln10 * power / 20.0 * log_scale(); }
 
 MelBands make_mel_bands(const LogMelSpec& spec) {
   const double low = hz_to_mel(spec.f_min, spec.mel_scale), high = hz_to_mel(spec.f_max, spec.mel_scale);
