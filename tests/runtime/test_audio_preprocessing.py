@@ -300,6 +300,8 @@ def test_a_short_or_broken_clip_is_named() -> None:
 
 
 def test_a_wrong_audio_parameter_is_named() -> None:
+    with pytest.raises(InvalidArgument, match='"win_length" is 1; expected a whole number from 2 to 400'):
+        Preprocessor({**LOG_MEL, "win_length": 1})
     with pytest.raises(InvalidArgument, match='"hop_length" is -1; expected a whole number'):
         Preprocessor({**LOG_MEL, "hop_length": -1})
     with pytest.raises(InvalidArgument, match='unknown key "n_mfcc"'):

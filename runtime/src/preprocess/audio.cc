@@ -154,7 +154,7 @@ std::unique_ptr<Preprocess> make_audio_preprocess(const nlohmann::json& json) {
   spec.sample_rate = parameters.integer("sample_rate", kLeastRate, kMostRate);
   const int window = parameters.integer("samples", 0, 1 << 26);
   spec.n_fft = parameters.integer("n_fft", 2, 1 << 16);
-  spec.win_length = parameters.integer("win_length", 1, spec.n_fft);
+  spec.win_length = parameters.integer("win_length", 2, spec.n_fft);  // a window of one sample is 0
   spec.hop_length = parameters.integer("hop_length", 1, 1 << 16);
   spec.n_mels = parameters.integer("n_mels", 1, 1024);
   spec.f_min = parameters.number("f_min", 0.0, spec.sample_rate / 2.0);

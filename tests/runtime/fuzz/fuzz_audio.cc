@@ -41,7 +41,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int n_fft = kTransforms[shape & 7];
   const int rate = kRates[shape >> 3 & 7];
   const int hop = static_cast<int>(reader.within(1, 600));
-  const int window = static_cast<int>(reader.within(1, static_cast<size_t>(n_fft)));
+  const int window = static_cast<int>(reader.within(2, static_cast<size_t>(n_fft)));
   const std::string parameters =
       R"({"type": "log_mel", "mel_scale": "htk", "mel_norm": "slaney", "power": 2.0, "log": "natural", "floor": 1e-10,
           "dynamic_range_db": 0.0, "normalize": "none", "f_min": 0.0, "samples": 0, "sample_rate": )" +
