@@ -40,7 +40,6 @@ CHANGES: list[dict[str, Any]] = [
     {"hop_length": 700},
     {"power": 1.0},
     {"center": False},
-    {"center": False, "drop_last": True},
     {"pad_mode": "constant"},
     {"drop_last": True},
     {"log": "log10"},
@@ -227,7 +226,9 @@ def test_a_stream_cut_anywhere_equals_the_whole_clip_to_the_bit(
     kind: dict[str, Any],
 ) -> None:
     parameters = {**LOG_MEL, **kind, "n_fft": size[0], "win_length": size[0], "hop_length": size[1], "n_mels": 20}
-    parameters |= {"center": framing[0], "pad_mode": framing[1], "drop_last": framing[2]}
+    parameters |= {"center": framing[0]}
+    if framing[0]:
+        parameters |= {"pad_mode": framing[1], "drop_last": framing[2]}
     samples = noise(count, count)
     clip = (samples * 32767).astype(np.int16) if integers else samples
     edges = [0, *sorted(min(cut, count) for cut in cuts), count]
@@ -297,6 +298,18 @@ def test_a_short_or_broken_clip_is_named() -> None:
         preprocessor(Audio(broken, 16000))
     with pytest.raises(InvalidArgument, match="float64"):
         preprocessor(Audio(np.zeros(16000), 16000))  # type: ignore[arg-type]
+
+
+def test_what_means_nothing_without_center_is_refused_and_may_be_left_out() -> None:
+    plain = {**LOG_MEL, "center": False}
+    for key, value in (("pad_mode", "constant"), ("drop_last", True)):
+        with pytest.raises(InvalidArgument, match=f'"{key}" is only for "center": true; leave it out'):
+            Preprocessor({**plain, key: value})
+        with pytest.raises(InvalidArgument, match=f'"{key}" is missing'):
+            Preprocessor({name: LOG_MEL[name] for name in LOG_MEL if name != key})
+    bare = {name: plain[name] for name in plain if name not in ("pad_mode", "drop_last")}
+    clip = Audio(noise(4000), 16000)
+    np.testing.assert_array_equal(Preprocessor(bare)(clip), Preprocessor(plain)(clip))
 
 
 def test_a_wrong_audio_parameter_is_named() -> None:

@@ -163,9 +163,16 @@ std::unique_ptr<Preprocess> make_audio_preprocess(const nlohmann::json& json) {
   spec.mel_norm = parameters.choice<MelNorm>("mel_norm", {{"none", MelNorm::kNone}, {"slaney", MelNorm::kSlaney}});
   spec.power = parameters.number("power", 1.0, 2.0) == 1.0 ? 1 : 2;
   spec.center = parameters.boolean("center");
-  spec.padding =
-      parameters.choice<Padding>("pad_mode", {{"reflect", Padding::kReflect}, {"constant", Padding::kConstant}});
-  spec.drop_last = parameters.boolean("drop_last");
+  // Without "center" both may be left out; bundles made when they could not be have the first value of each.
+  if (spec.center || parameters.has("pad_mode")) {
+    spec.padding =
+        parameters.choice<Padding>("pad_mode", {{"reflect", Padding::kReflect}, {"constant", Padding::kConstant}});
+    parameters.only_with("pad_mode", spec.center || spec.padding == Padding::kReflect, R"("center": true)");
+  }
+  if (spec.center || parameters.has("drop_last")) {
+    spec.drop_last = parameters.boolean("drop_last");
+    parameters.only_with("drop_last", spec.center || !spec.drop_last, R"("center": true)");
+  }
   spec.log = parameters.choice<LogBase>(
       "log", {{"natural", LogBase::kNatural}, {"log10", LogBase::kLog10}, {"db", LogBase::kDecibel}});
   spec.floor = parameters.number("floor", 1e-30, 1.0);

@@ -42,13 +42,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int rate = kRates[shape >> 3 & 7];
   const int hop = static_cast<int>(reader.within(1, 600));
   const int window = static_cast<int>(reader.within(2, static_cast<size_t>(n_fft)));
+  const std::string padding = std::string(R"(, "pad_mode": ")") + (flags & 2 ? "reflect" : "constant") +
+                              R"(", "drop_last": )" + (flags & 4 ? "true" : "false");
   const std::string parameters =
       R"({"type": "log_mel", "mel_scale": "htk", "mel_norm": "slaney", "power": 2.0, "log": "natural", "floor": 1e-10,
           "dynamic_range_db": 0.0, "normalize": "none", "f_min": 0.0, "samples": 0, "sample_rate": )" +
       std::to_string(rate) + R"(, "f_max": )" + std::to_string(rate / 2) + R"(, "n_fft": )" + std::to_string(n_fft) +
       R"(, "win_length": )" + std::to_string(window) + R"(, "hop_length": )" + std::to_string(hop) + R"(, "n_mels": )" +
-      std::to_string(1 + shape % 64) + R"(, "center": )" + (flags & 1 ? "true" : "false") + R"(, "pad_mode": ")" +
-      (flags & 2 ? "reflect" : "constant") + R"(", "drop_last": )" + (flags & 4 ? "true" : "false") + "}";
+      std::to_string(1 + shape % 64) + R"(, "center": )" + (flags & 1 ? "true" + padding : "false") + "}";
   const Preprocessor preprocessor(parameters);
 
   mme_audio audio{};
