@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"seed": 2**32}, "seed: found 4294967296: Input should be less than 4294967296"),
         ({"model.modalities.image.augment": {"crop": [0.0, 1.0]}}, "image.augment.crop: found [0.0, 1.0]"),
         ({"model.modalities.audio.augment": {"speed": [1.2, 0.8]}}, "audio.augment.speed: found [1.2, 0.8]"),
+        ({"model.modalities.audio.augment": {"shift": math.inf}}, "audio.augment.shift: found inf"),
+        ({"model.modalities.audio.augment": {"snr_db": [math.nan, 5.0]}}, "audio.augment.snr_db.0: found nan"),
+        ({"training.learning_rate": math.inf}, "training.learning_rate: found inf"),
         (
             {"model.modalities.text": {"encoder": "transformer", "preprocess": {"type": "text"}}},
             "text.preprocess: found",

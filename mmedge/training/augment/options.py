@@ -14,9 +14,9 @@ NotNegative = Annotated[int, Field(ge=0)]
 
 
 class Strict(BaseModel):
-    """A part of a recipe: unknown keys are errors, and a key's docstring is its documentation."""
+    """A part of a recipe: unknown keys, infinities and NaN are errors, and a key's docstring is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _in_order(value: tuple[float, float] | None) -> tuple[float, float] | None:
