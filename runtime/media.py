@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ from mmedge.runtime.inputs import Audio
 # A small compressed file may unpack to anything.
 _MOST_PIXELS = _MOST_SAMPLES = 1 << 26
 _MOST_SECONDS = 3600.0
+
+# libsndfile's log where a header (of WAV, AIFF, AU, 8SVX, W64, RF64) has more bytes of samples, or in all, than came.
+_BYTES_MISSING = re.compile(
+    r"^ *(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+# What writes into a pipe cannot know the size, and puts about the largest there is.
+_LEAST_UNKNOWN_SIZE = 0x7FFF0000
 
 # Pillow has more, some of which start programs.
 _IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -70,10 +78,12 @@ def decode_image(source: Source, name: str = "image") -> npt.NDArray[np.uint8]:
 def decode_audio(source: Source, name: str = "audio", *, most_seconds: float = _MOST_SECONDS) -> Audio:
     """Decode an audio file to float32 mono at its own rate; channels are averaged.
 
-    `source` is a path or the file's bytes; `name` stands for bytes in errors.
+    `source` is a path or the file's bytes; `name` stands for bytes in errors. Where the header says how much there
+    should be, less is an error; an Ogg stream has no such header, and is taken as far as it goes.
 
     Raises:
-        DataError: the file is missing, empty, too long (`most_seconds`, an hour, or 67 million samples) or not audio.
+        DataError: the file is missing, empty, cut short, too long (`most_seconds`, an hour, or 67 million samples) or
+            not audio.
     """
     import soundfile
 
@@ -90,12 +100,30 @@ def decode_audio(source: Source, name: str = "audio", *, most_seconds: float = _
                 )
             # The number is said because GSM and others cannot be sought through to find it out.
             samples, sample_rate = clip.read(clip.frames, dtype="float32", always_2d=True), clip.samplerate
+            expected, kind, log = clip.frames, clip.format, clip.extra_info
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         reason = getattr(error, "error_string", error)  # libsndfile's own, without the address of the bytes
         raise DataError(f"{shown}: not a readable audio file: {reason}") from error
     if samples.shape[0] == 0:
         raise DataError(f"{shown}: the clip holds no samples")
+    if samples.shape[0] < expected and (kind != "MP3" or _counts_frames(file)):
+        raise DataError(f"{shown}: cut short: found {samples.shape[0]} samples; its header says {expected}")
+    for said, found in _BYTES_MISSING.findall(log):
+        if int(found) < int(said) < _LEAST_UNKNOWN_SIZE:
+            raise DataError(f"{shown}: cut short: found {found} bytes; its header says {said}")
     return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(sample_rate))
+
+
+def _counts_frames(file: Any) -> bool:
+    """Whether an MP3 begins with a frame that counts the others; without, libsndfile guesses by the file's size."""
+    with open(file, "rb") if isinstance(file, str) else io.BytesIO(file.getbuffer()) as content:
+        head = content.read(10)
+        if head[:3] == b"ID3":  # tags before the sound; their size is in 7 bits of each byte
+            content.seek(10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]))
+        else:
+            content.seek(0)
+        first = content.read(64)
+    return b"Xing" in first or b"Info" in first
 
 
 def decode_text(source: bytes, name: str = "text") -> str:

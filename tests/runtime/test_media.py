@@ -6,6 +6,7 @@ import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,49 @@ def test_a_small_file_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> Non
             clip.write(np.zeros(1 << 20, np.int16))
     with pytest.raises(DataError, match=r"long\.flac: found 68157440 samples"):
         decode_audio(tmp_path / "long.flac")
+
+
+def encoded(kind: str, subtype: str, rate: int = 16000, **options: Any) -> bytes:
+    """A second of a tone and of noise."""
+    tone = np.sin(np.arange(rate) / 3) / 3 + np.random.default_rng(0).normal(0, 0.1, rate)
+    file = io.BytesIO()
+    soundfile.write(file, tone, rate, subtype, format=kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        *(("WAV", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "FLOAT", "ULAW", "IMA_ADPCM", "GSM610")),
+        *((kind, "PCM_16") for kind in ("WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "CAF", "SVX")),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_a_clip_that_is_cut_is_not_taken_for_a_shorter_one(kind: str, subtype: str, tmp_path: Path) -> None:
+    whole = encoded(kind, subtype)
+    assert len(decode_audio(whole).samples) >= 16000
+    (tmp_path / "cut").write_bytes(whole[: len(whole) * 6 // 10])
+    for source in (tmp_path / "cut", whole[: len(whole) * 6 // 10], whole[: len(whole) * 99 // 100]):
+        with pytest.raises(DataError, match=r"cut(: not a readable audio file|: cut short: found \d+ )"):
+            decode_audio(source, "cut")
+
+
+@pytest.mark.parametrize("size", [0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_a_clip_from_a_pipe_whose_header_could_not_know_its_size_is_whole(size: int) -> None:
+    whole = encoded("WAV", "PCM_16")
+    at = whole.index(b"data") + 4
+    piped = whole[:at] + size.to_bytes(4, "little") + whole[at + 4 :]
+    np.testing.assert_array_equal(decode_audio(piped).samples, decode_audio(whole).samples)
+
+
+def test_an_mp3_that_does_not_count_its_frames_is_taken_behind_its_tags() -> None:
+    whole = encoded("MP3", "MPEG_LAYER_III", 44100, bitrate_mode="CONSTANT", compression_level=0.0)
+    bare = whole[whole.index(whole[:4], 4) :]  # without the first frame, which counts the others
+    tags = b"ID3\x04\0\0\0\0\x0f\x76" + bytes(0xF << 7 | 0x76)
+    assert len(decode_audio(tags + bare).samples) >= 44100
+    assert len(decode_audio(tags + whole).samples) == 44100
+    with pytest.raises(DataError, match=r"cut short: found \d+ samples; its header says 44100"):
+        decode_audio((tags + whole)[:-2000])
 
 
 def test_a_broken_clip_is_an_error_with_its_name(tmp_path: Path) -> None:
