@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.runtime.errors import DataError
+from mmedge.runtime.inputs import LEAST_RATE, MOST_RATE
 from mmedge.runtime.media import decode_audio, decode_image
 
 METADATA = "metadata.jsonl"
@@ -296,6 +297,9 @@ def _look_at(file: tuple[str, Path]) -> _Seen:
         decoded = decode_file(kind, path)
         if kind == "image":
             return _Seen(size=decoded.shape[:2])
+        if not LEAST_RATE <= decoded.sample_rate <= MOST_RATE:
+            expected = f"expected {LEAST_RATE} to {MOST_RATE}"
+            return _Seen(problem=f"{path}: found a sample rate of {decoded.sample_rate} Hz; {expected}")
         good = np.abs(decoded.samples) <= _LARGEST_SAMPLE  # false for NaN
         if good.all():
             return _Seen()

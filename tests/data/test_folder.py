@@ -143,6 +143,19 @@ def test_a_sample_that_the_runtime_refuses_is_named_by_file_and_number(folder: P
         read_split(path, "train", ["image", "audio"])
 
 
+@pytest.mark.parametrize(("rate", "good"), [(999, False), (1000, True), (768000, True), (768001, False)])
+def test_a_clip_at_a_rate_that_the_runtime_refuses_is_named(folder: Path, rate: int, good: bool) -> None:
+    soundfile.write(folder / "b.wav", np.zeros(1000), rate)
+    root = write(folder, GOOD, {**GOOD, "audio_file_name": "b.wav"})
+    if good:
+        sample = read_split(root, "train", ["audio"])[1]
+        waveform = {"type": "waveform", "sample_rate": 16000, "samples": 0, "normalize": "none"}
+        assert Preprocessor(waveform)(sample.load()["audio"]).size > 0
+    else:
+        with pytest.raises(DataError, match=rf"line 2: .*b\.wav: found a sample rate of {rate} Hz; expected 1000 to"):
+            read_split(root, "train", ["audio"])
+
+
 def test_a_missing_split_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"validation.metadata\.jsonl.*folder per split"):
         read_split(tmp_path, "validation", ["image"])
