@@ -91,6 +91,28 @@ def test_log_mel_follows_librosa_to_the_edge_frames(change: dict[str, Any]) -> N
     assert np.abs(found - expected).max() < 1e-4
 
 
+TIME = np.arange(16000) / 16000
+LOUD_BESIDE_QUIET = {
+    "tone between bins": 0.5 * np.sin(2 * np.pi * 1013 * TIME),
+    "tone near Nyquist": np.sin(2 * np.pi * 7777.7 * TIME),
+    "hum over noise": 0.5 * np.sin(2 * np.pi * 100 * TIME) + noise(16000) / 1000,
+    "offset over noise": 0.5 + noise(16000) / 1000,
+}
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize("n_fft", [256, 320, 384, 400, 480, 512, 1024, 2048, 4096])
+@pytest.mark.parametrize("name", LOUD_BESIDE_QUIET)
+def test_what_is_quiet_beside_something_loud_is_as_near_as_the_loud_allows(name: str, n_fft: int, power: float) -> None:
+    samples = LOUD_BESIDE_QUIET[name].astype(np.float32)
+    parameters = {**LOG_MEL, "n_fft": n_fft, "win_length": n_fft, "center": False, "power": power}
+    parameters |= {"mel_norm": "none", "floor": 1e-30}
+    found = np.exp(Preprocessor(parameters)(Audio(samples, 16000)).astype(np.float64)) ** (1 / power)
+    expected = mel_energies(samples, parameters) ** (1 / power)
+    bins = librosa.stft(samples.astype(np.float64), n_fft=n_fft, hop_length=160, center=False)
+    assert (np.abs(found - expected) / np.abs(bins).max(axis=0)).max() < 1e-6
+
+
 ISA_SCRIPT = """
 import json, sys
 import numpy as np
