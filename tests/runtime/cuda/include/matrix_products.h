@@ -1,6 +1,8 @@
 // In place of what kernels/matrix.cuh makes of tensor cores.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 #include "emulator.h"
@@ -54,6 +56,26 @@ void multiply_bytes(const unsigned (&a)[2 * kHalves], const unsigned (&b)[kHalve
     auto bits = static_cast<unsigned>(sums[sum]);
     for (int i = 0; i < 32; i += 8) bits += (row >> i & 0xffU) * (column >> i & 0xffU);
     sums[sum] = static_cast<int>(bits);
+  });
+}
+
+inline void multiply_signed_bytes(const unsigned (&a)[4], const unsigned (&b)[2], int (&sums)[4],
+                                  const emulator::Place& place = {__builtin_FILE(), __builtin_LINE()}) {
+  emulator::multiply_matrices<2>(a, b, place, [&](unsigned row, unsigned column, unsigned sum) {
+    auto bits = static_cast<unsigned>(sums[sum]);
+    for (int i = 0; i < 32; i += 8) {
+      bits += static_cast<unsigned>(static_cast<int8_t>(row >> i) * static_cast<int8_t>(column >> i));
+    }
+    sums[sum] = static_cast<int>(bits);
+  });
+}
+
+// Each product is added by itself.
+inline void multiply_halves(const unsigned (&a)[4], const unsigned (&b)[2], float (&sums)[4],
+                            const emulator::Place& place = {__builtin_FILE(), __builtin_LINE()}) {
+  const auto half = [](unsigned bits) { return __half2float(__ushort_as_half(static_cast<unsigned short>(bits))); };
+  emulator::multiply_matrices<2>(a, b, place, [&](unsigned row, unsigned column, unsigned sum) {
+    for (int i = 0; i < 32; i += 16) sums[sum] += half(row >> i) * half(column >> i);
   });
 }
 
