@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/device.cuh"
 #include "kernels/gated_fusion/gated_fusion.h"
 #include "kernels/gated_fusion/gated_fusion_cuda.h"
+#include "kernels/gated_fusion/gated_fusion_matrices.cuh"
+#include "kernels/gated_fusion/gated_fusion_rows.cuh"
 #include "kernels/gated_fusion/gated_fusion_vectors.cuh"
 
 namespace mmedge {
@@ -11,159 +14,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTileRows = 4;
-constexpr int kFewColumns = 8, kManyColumns = kFusionTileColumns;  // of a block
-constexpr int kStagedVectors = 128;                                // of features in shared memory at a time
-
-__device__ float to_float(const CudaFusionModality<float>&, int, float sum) { return sum; }
-__device__ float to_float(const CudaFusionModality<__half>&, int, float sum) { return sum; }
-__device__ float to_float(const CudaFusionModality<int8_t>& modality, int column, int sum) {
-  return static_cast<float>(sum - modality.offset[column]) * modality.scale[column];
-}
-
-__device__ void store(float* to, float value) { *to = value; }
-__device__ void store(__half* to, float value) { *to = __float2half_rn(value); }
-
-template <class Element>
-__device__ bool is_present(const CudaFusion<Element>& fusion, size_t pair) {
-  return fusion.presence[pair * fusion.presence_stride] != 0;
-}
-
-// Bit r: whether row first + r of the batch, up to a warp's lanes of them, has the modality.
-template <class Element>
-__device__ unsigned find_present(const CudaFusion<Element>& fusion, int modality, int first, int rows) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, row = first + lane;
-  const bool present = lane < rows && row < fusion.batch &&
-                       is_present(fusion, static_cast<size_t>(row) * fusion.modality_count + modality);
-  return __ballot_sync(kWholeWarp, present);
-}
-
-template <class Element>
-__device__ float* row_of_z(const CudaFusion<Element>& fusion, int row, int modality) {
-  return fusion.z + (static_cast<size_t>(row) * fusion.modality_count + modality) * fusion.dimension;
-}
-
-template <class Element>
-__device__ void store_z(const CudaFusion<Element>& fusion, int row, int column, FusionSum<Element> sum) {
-  if (column >= fusion.dimension) return;
-  const auto& modality = fusion.modalities[blockIdx.z];
-  row_of_z(fusion, row, static_cast<int>(blockIdx.z))[column] = to_float(modality, column, sum) + modality.bias[column];
-}
-
-struct Row {
-  float mean[kCudaFusionMostModalities], scale[kCudaFusionMostModalities];
-  float alpha[kCudaFusionMostModalities];  // the scores, before step 5
-};
-
-// Steps 2 and 3, of one number.
-__device__ float normalize(float z, const Row& row, int modality, float weight, float bias) {
-  const float n = fmaf((z - row.mean[modality]) * row.scale[modality], weight, bias);
-  return n < 0.0F ? 0.0F : n;  // a NaN stays one
-}
-
-// Steps 2 to 4 of one row and modality by kLanes lanes; `used` is false where there is none.
-template <int kLanes, class Element>
-__device__ void score(const CudaFusion<Element>& fusion, int m, const float* z, bool used, Row& row) {
-  const auto& modality = fusion.modalities[m];
-  const int lane = static_cast<int>(threadIdx.x) % kLanes, columns = used ? fusion.dimension : 0;
-  const auto size = static_cast<float>(fusion.dimension);
-  float sum = 0.0F, squares = 0.0F, score = 0.0F;
-#pragma unroll 8
-  for (int i = lane; i < columns; i += kLanes) sum += z[i];
-  const float mean = __fdividef(sum_lanes<kLanes>(sum), size);
-#pragma unroll 8
-  for (int i = lane; i < columns; i += kLanes) {
-    const float from_mean = z[i] - mean;
-    squares = fmaf(from_mean, from_mean, squares);
-  }
-  const float scale = rsqrtf(__fdividef(sum_lanes<kLanes>(squares), size) + fusion.epsilon);
-  if (used && lane == 0) {
-    row.mean[m] = mean;
-    row.scale[m] = scale;
-  }
-  __syncwarp();
-#pragma unroll 4
-  for (int i = lane; i < columns; i += kLanes) {
-    const float h = normalize(z[i], row, m, modality.norm_weight[i], modality.norm_bias[i]);
-    score = fmaf(h, modality.gate_weight[i], score);
-  }
-  score = sum_lanes<kLanes>(score);
-  if (used && lane == 0) row.alpha[m] = score + *modality.gate_bias;
-}
-
-// Step 5, of one row; bit m of `present`: whether it has the modality.
-__device__ void gate(unsigned present, int modalities, Row& row, float* alpha) {
-  float most = 0.0F, sum = 0.0F;
-  bool any = false;
-  for (int m = 0; m < modalities; ++m) {
-    if ((present >> m & 1U) == 0) continue;
-    most = any ? fmaxf(most, row.alpha[m]) : row.alpha[m];
-    any = true;
-  }
-  for (int m = 0; m < modalities; ++m) {
-    row.alpha[m] = (present >> m & 1U) != 0 ? expf(row.alpha[m] - most) : 0.0F;
-    sum += row.alpha[m];
-  }
-  for (int m = 0; m < modalities; ++m) {
-    if ((present >> m & 1U) != 0) row.alpha[m] = __fdividef(row.alpha[m], sum);
-    if (alpha != nullptr) alpha[m] = row.alpha[m];
-  }
-}
-
-// Step 6, of a tile of rows; bit r * modalities + m of `present`.
-template <class Element>
-__device__ void mix(const CudaFusion<Element>& fusion, int first, int rows, unsigned present, const Row* shared) {
-  const int modalities = fusion.modality_count;
-  for (int column = static_cast<int>(threadIdx.x); column < fusion.dimension; column += kThreads) {
-    float mixed[kTileRows] = {};
-    for (int m = 0; m < modalities; ++m) {
-      const float weight = fusion.modalities[m].norm_weight[column], bias = fusion.modalities[m].norm_bias[column];
-#pragma unroll
-      for (int r = 0; r < kTileRows; ++r) {
-        if ((present >> (r * modalities + m) & 1U) == 0) continue;
-        const float z = row_of_z(fusion, first + r, m)[column];
-        mixed[r] = fmaf(shared[r].alpha[m], normalize(z, shared[r], m, weight, bias), mixed[r]);
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kTileRows; ++r) {
-      if (r < rows) store(fusion.y + (static_cast<size_t>(first) + r) * fusion.dimension + column, mixed[r]);
-    }
-  }
-}
-
-// Called by every block when its part of z is written: the last of those that share a tile of rows finishes them.
-template <int kLanes, class Element>
-__device__ void finish_rows(const CudaFusion<Element>& fusion, int first, Row* shared, bool* is_last) {
-  const int thread = static_cast<int>(threadIdx.x), modalities = fusion.modality_count;
-  __threadfence();
-  __syncthreads();
-  if (thread == 0) {
-    unsigned* const ticket = fusion.tickets + blockIdx.y;
-    *is_last = atomicAdd(ticket, 1U) == gridDim.x * gridDim.z - 1;
-    if (*is_last) *ticket = 0;
-  }
-  __syncthreads();
-  if (!*is_last) return;
-  __threadfence();
-
-  const int rows = min(kTileRows, fusion.batch - first), pairs = rows * modalities;
-  const size_t first_pair = static_cast<size_t>(first) * modalities;
-  static_assert(kTileRows * kCudaFusionMostModalities <= kWarp, "a lane for each row and modality");
-  const int lane = thread % kWarp;
-  const unsigned present = __ballot_sync(kWholeWarp, lane < pairs && is_present(fusion, first_pair + lane));
-  for (int begin = 0; begin < pairs; begin += kThreads / kLanes) {
-    const int pair = begin + thread / kLanes, row = pair / modalities, m = pair % modalities;
-    const bool used = pair < pairs && (present >> pair & 1U) != 0;
-    score<kLanes>(fusion, m, row_of_z(fusion, first + row, m), used, shared[row]);
-  }
-  __syncthreads();
-  if (thread < rows) {
-    gate(present >> (thread * modalities), modalities, shared[thread],
-         fusion.alpha == nullptr ? nullptr : fusion.alpha + first_pair + static_cast<size_t>(thread) * modalities);
-  }
-  __syncthreads();
-  mix(fusion, first, rows, present, shared);
-}
+constexpr int kFewColumns = 8;       // of a block, or else kFusionTileColumns
+constexpr int kStagedVectors = 128;  // of features in shared memory at a time
 
 // Threads whose sums are of different columns, or become so within a warp.
 template <int kColumns>
@@ -175,8 +27,7 @@ struct Shared {
     FusionVector<Element> x[kTileRows][kStagedVectors];
     FusionSum<Element> sums[kThreads / kPartThreads<kColumns>][kTileRows][kColumns];
   };
-  Row rows[kTileRows];
-  bool is_last;
+  FusionRows<kTileRows> tile;
 };
 
 // z of one modality for a tile of rows and kColumns columns; the threads of a column are its slices.
@@ -195,17 +46,13 @@ __device__ void multiply(const CudaFusion<Element>& fusion, int first, unsigned 
     for (int chunk = 0; chunk < vectors; chunk += kStagedVectors) {
       const int here = min(kStagedVectors, vectors - chunk);
       __syncthreads();
-      for (int i = thread; i < kTileRows * kStagedVectors; i += kThreads) {
-        const int r = i / kStagedVectors, vector = i % kStagedVectors;
-        const bool read = vector < here && (present >> r & 1U) != 0;
-        shared.x[r][vector] = read ? load_x(modality, first + r, chunk + vector) : FusionVector<Element>{};
-      }
+      stage_x<kThreads, kStagedVectors>(modality, first, present, chunk, shared.x);
       __syncthreads();
 #pragma unroll 4
       for (int vector = thread / kColumns; vector < here; vector += slices) {
-        const FusionVector<Element> weight = load_weight(modality, columns, chunk + vector, column);
+        const auto weight = widen(load_weight(modality, columns, chunk + vector, column));
 #pragma unroll
-        for (int r = 0; r < kTileRows; ++r) sums[r] = add_products(shared.x[r][vector], weight, sums[r]);
+        for (int r = 0; r < kTileRows; ++r) sums[r] = add_products(widen(shared.x[r][vector]), weight, sums[r]);
       }
     }
     __syncthreads();
@@ -214,7 +61,8 @@ __device__ void multiply(const CudaFusion<Element>& fusion, int first, unsigned 
       const FusionVector<Element> weight = load_weight(modality, columns, vector, column);
 #pragma unroll
       for (int r = 0; r < kTileRows; ++r) {
-        if ((present >> r & 1U) != 0) sums[r] = add_products(load_x(modality, first + r, vector), weight, sums[r]);
+        if ((present >> r & 1U) == 0) continue;
+        sums[r] = add_products(widen(load_x(modality, first + r, vector)), widen(weight), sums[r]);
       }
     }
   }
@@ -230,7 +78,9 @@ __device__ void multiply(const CudaFusion<Element>& fusion, int first, unsigned 
     if ((present >> r & 1U) == 0) continue;
     FusionSum<Element> sum = 0;
     for (const auto& part : shared.sums) sum += part[r][c];
-    store_z(fusion, first + r, first_column + c, sum);
+    if (first_column + c >= fusion.dimension) continue;
+    row_of_z(fusion, first + r, static_cast<int>(blockIdx.z))[first_column + c] =
+        to_z(load_column(modality, first_column + c), sum);
   }
 }
 
@@ -245,9 +95,9 @@ template <class Element, int kColumns>
 __global__ void MMEDGE_FUSION_BOUNDS fuse_rows(const __grid_constant__ CudaFusion<Element> fusion) {
   auto& shared = shared_memory<Shared<Element, kColumns>>();
   const int first = static_cast<int>(blockIdx.y) * kTileRows;
-  const unsigned present = find_present(fusion, static_cast<int>(blockIdx.z), first, kTileRows);
+  const unsigned present = find_present(fusion, first, shared.tile);
   if (present != 0) multiply<kColumns>(fusion, first, present, shared);
-  finish_rows<kColumns == kFewColumns ? kWarp : kWarp / 2>(fusion, first, shared.rows, &shared.is_last);
+  finish_rows<kThreads, kColumns == kFewColumns ? kWarp : kWarp / 2, 1>(fusion, first, shared.tile);
 }
 
 template <class Element>
@@ -287,12 +137,19 @@ cudaError_t gated_fusion(const CudaFusion<Element>& fusion, cudaStream_t stream)
   if (!fits(fusion)) return cudaErrorInvalidValue;
   if (fusion.batch == 0) return cudaSuccess;
   const bool few = fusion.batch <= kCudaFusionFewRows;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(divide_up(fusion.dimension, few ? kFewColumns : kManyColumns),
-                        divide_up(fusion.batch, kTileRows), fusion.modality_count);
-  config.blockDim = dim3(kThreads);
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, few ? fuse_rows<Element, kFewColumns> : fuse_rows<Element, kManyColumns>, fusion);
+  const auto launch = [&](auto* kernel, int rows, int columns, int threads) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(divide_up(fusion.dimension, columns), divide_up(fusion.batch, rows), fusion.modality_count);
+    config.blockDim = dim3(threads);
+    config.stream = stream;
+    return cudaLaunchKernelEx(&config, kernel, fusion);
+  };
+  if (few) return launch(fuse_rows<Element, kFewColumns>, kTileRows, kFewColumns, kThreads);
+  if constexpr (std::is_same_v<Element, float>) {
+    return launch(fuse_rows<Element, kFusionTileColumns>, kTileRows, kFusionTileColumns, kThreads);
+  } else {
+    return launch(fuse_matrices<Element>, kMatrixRows, kFusionTileColumns, kMatrixThreads);
+  }
 }
 
 template size_t packed_cuda_fusion_weight_size<float>(int, int);

@@ -1,10 +1,11 @@
-// How gated_fusion.cu reads features and weights, and multiplies them.
+// How gated_fusion.cu reads features and weights, and multiplies them but on tensor cores.
 #pragma once
 
 #include <cuda_fp16.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/device.cuh"
 #include "kernels/gated_fusion/gated_fusion_cuda.h"
@@ -13,10 +14,21 @@ namespace mmedge {
 
 constexpr int kFusionTileColumns = 64;  // of z, that a block computes
 
-// Features are worked on in vectors of 16 bytes, those of float16 after they became float32.
+struct __align__(8) FourHalves {
+  unsigned low, high;
+};
+
+// Features are read, and lie in shared memory, in vectors.
 template <class Element>
 struct FusionFeatures {
   using Vector = float4;
+  using Sum = float;
+  static constexpr int kCount = 4;
+};
+
+template <>
+struct FusionFeatures<__half> {
+  using Vector = FourHalves;
   using Sum = float;
   static constexpr int kCount = 4;
 };
@@ -40,17 +52,7 @@ __device__ __host__ constexpr int padded_columns(int dimension) {
 }
 
 __device__ inline float4 load_vector(const float* from) { return *reinterpret_cast<const float4*>(from); }
-
-struct __align__(8) FourHalves {
-  __half2 low, high;
-};
-
-__device__ inline float4 load_vector(const __half* from) {
-  const FourHalves halves = *reinterpret_cast<const FourHalves*>(from);
-  const float2 low = __half22float2(halves.low), high = __half22float2(halves.high);
-  return {low.x, low.y, high.x, high.y};
-}
-
+__device__ inline FourHalves load_vector(const __half* from) { return *reinterpret_cast<const FourHalves*>(from); }
 __device__ inline int4 load_vector(const int8_t* from) { return *reinterpret_cast<const int4*>(from); }
 
 // The first `count` features, then zeros; reads no further.
@@ -59,9 +61,9 @@ __device__ inline float4 load_part(const float* from, int count) {
           count > 3 ? from[3] : 0.0F};
 }
 
-__device__ inline float4 load_part(const __half* from, int count) {
-  const auto at = [&](int i) { return count > i ? __half2float(from[i]) : 0.0F; };
-  return {at(0), at(1), at(2), at(3)};
+__device__ inline FourHalves load_part(const __half* from, int count) {
+  const auto at = [&](int i) { return count > i ? unsigned{__half_as_ushort(from[i])} : 0U; };
+  return {at(0) | at(1) << 16, at(2) | at(3) << 16};
 }
 
 __device__ inline int4 load_part(const int8_t* from, int count) {
@@ -77,6 +79,12 @@ __device__ inline int4 load_part(const int8_t* from, int count) {
 
 // Rows of x lie as they come: those whose features are no whole number of vectors are mostly misaligned.
 template <class Element>
+__device__ bool has_aligned_rows(const CudaFusionModality<Element>& modality) {
+  constexpr int count = FusionFeatures<Element>::kCount;
+  return modality.features % count == 0 && reinterpret_cast<uintptr_t>(modality.x) % (count * sizeof(Element)) == 0;
+}
+
+template <class Element>
 __device__ FusionVector<Element> load_x(const CudaFusionModality<Element>& modality, int row, int vector) {
   constexpr int count = FusionFeatures<Element>::kCount;
   const int left = modality.features - vector * count;
@@ -85,11 +93,53 @@ __device__ FusionVector<Element> load_x(const CudaFusionModality<Element>& modal
   return load_part(from, left);
 }
 
+// kStaged vectors from `first` on of a tile's rows into shared memory, zeros in place of absent ones; bit r of
+// `present`: whether row r is to be read.
+template <int kThreads, int kStaged, class Element, int kRows, int kWidth>
+__device__ void stage_x(const CudaFusionModality<Element>& modality, int first_row, unsigned present, int first,
+                        FusionVector<Element> (&x)[kRows][kWidth]) {
+  constexpr int count = FusionFeatures<Element>::kCount, apart = kThreads / kStaged, each = kRows / apart;
+  const int vector = static_cast<int>(threadIdx.x % kStaged), row = static_cast<int>(threadIdx.x / kStaged);
+  const unsigned read = first + vector < divide_up(modality.features, count) ? present >> row : 0U;
+  if (has_aligned_rows(modality)) {
+    // All are read before one is waited for.
+    const Element* const from = modality.x + static_cast<size_t>(first_row + row) * modality.features +
+                                static_cast<size_t>(first + vector) * count;
+    FusionVector<Element> vectors[each];
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      vectors[i] =
+          (read >> i * apart & 1U) != 0 ? load_vector(from + i * apart * modality.features) : FusionVector<Element>{};
+    }
+#pragma unroll
+    for (int i = 0; i < each; ++i) x[row + i * apart][vector] = vectors[i];
+    return;
+  }
+#pragma unroll 1
+  for (int i = 0; i < kRows; i += apart) {
+    x[row + i][vector] =
+        (read >> i & 1U) != 0 ? load_x(modality, first_row + row + i, first + vector) : FusionVector<Element>{};
+  }
+}
+
 template <class Element>
 __device__ FusionVector<Element> load_weight(const CudaFusionModality<Element>& modality, int columns, int vector,
                                              int column) {
   const size_t at = static_cast<size_t>(vector) * columns + column;
   return load_vector(modality.packed_weight + at * FusionFeatures<Element>::kCount);
+}
+
+// In the type that add_products() takes.
+__device__ inline float4 widen(float4 vector) { return vector; }
+__device__ inline int4 widen(int4 vector) { return vector; }
+__device__ inline float4 widen(FourHalves vector) {
+  const auto both = [](unsigned bits) {
+    __half2 pair;
+    memcpy(static_cast<void*>(&pair), &bits, sizeof pair);
+    return __half22float2(pair);
+  };
+  const float2 low = both(vector.low), high = both(vector.high);
+  return {low.x, low.y, high.x, high.y};
 }
 
 __device__ inline float add_products(float4 a, float4 b, float sum) {
