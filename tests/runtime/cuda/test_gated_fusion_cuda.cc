@@ -50,12 +50,14 @@ class Case {
 
   std::vector<uint8_t>& presence() { return presence_; }
   void set_presence_stride(int bytes) { presence_stride_ = bytes; }
+  // Elements of other memory in front of x, which is then aligned to no more than an element.
+  void set_features_before(size_t count) { features_before_ = count; }
   Modality<Element>& modality(size_t m) { return modalities_[m]; }
   const std::vector<Output>& y() const { return y_; }
 
   cudaError_t run() {
     std::vector<OnDevice> modalities;
-    for (const Modality<Element>& modality : modalities_) modalities.emplace_back(modality);
+    for (const Modality<Element>& modality : modalities_) modalities.emplace_back(modality, features_before_);
     mmedge::CudaFusion<Element> fusion{};
     for (size_t m = 0; m < modalities.size(); ++m) fusion.modalities[m] = modalities[m].describe(features_[m]);
     std::vector<uint8_t> flags(presence_.size() * size(presence_stride_), uint8_t{0xFF});
@@ -103,8 +105,9 @@ class Case {
   static constexpr float kEpsilon = 1e-5F;
 
   struct OnDevice {
-    explicit OnDevice(const Modality<Element>& from)
-        : x(from.x),
+    OnDevice(const Modality<Element>& from, size_t count_before)
+        : before(count_before),
+          x(with_before(from.x, count_before)),
           packed(from.packed),
           scale(from.scale),
           bias(from.bias),
@@ -115,9 +118,16 @@ class Case {
           offset(from.offset) {}
 
     mmedge::CudaFusionModality<Element> describe(int features) const {
-      return {x.data(),           packed.data(),    scale.data(),       offset.data(),    bias.data(),
+      return {x.data() + before,  packed.data(),    scale.data(),       offset.data(),    bias.data(),
               norm_weight.data(), norm_bias.data(), gate_weight.data(), gate_bias.data(), features};
     }
+
+    static std::vector<Element> with_before(std::vector<Element> from, size_t count) {
+      from.insert(from.begin(), count, Element{});
+      return from;
+    }
+
+    size_t before;
 
     DeviceVector<Element> x, packed;
     DeviceVector<float> scale, bias, norm_weight, norm_bias, gate_weight, gate_bias;
@@ -184,6 +194,7 @@ class Case {
 
   std::mt19937 random_{1};
   std::vector<int> features_;
+  size_t features_before_ = 0;
   int batch_, dimension_, presence_stride_ = 1;
   std::vector<uint8_t> presence_;
   std::vector<Modality<Element>> modalities_;
@@ -215,7 +226,12 @@ TYPED_TEST(GatedFusionCuda, OfAnySizeGivesWhatTheCpuKernelGives) {
                                             {8, 8, {1, 2, 3, 4, 5, 6, 7, 8}},
                                             {9, 64, {64, 128}},
                                             {33, 67, {1, 133}},
-                                            {70, 5, {20, 33, 47}}}) {
+                                            {70, 5, {20, 33, 47}},
+                                            // More than a chunk on tensor cores; rows in which vectors are aligned,
+                                            // and in which they are not; every modality.
+                                            {16, 129, {500, 5}},
+                                            {17, 70, {33, 1044}},
+                                            {31, 12, {48, 1, 2, 3, 513, 16, 7, 528}}}) {
     SCOPED_TRACE(testing::Message() << "batch " << size.batch << ", D " << size.dimension);
     in_every_order([&] {
       Case<TypeParam> fusion(size.batch, size.dimension, size.features);
@@ -226,8 +242,29 @@ TYPED_TEST(GatedFusionCuda, OfAnySizeGivesWhatTheCpuKernelGives) {
 }
 
 TYPED_TEST(GatedFusionCuda, OfTheSizeOfAModelGivesWhatTheCpuKernelGives) {
-  for (const int batch : {2, 33}) {
+  for (const int batch : {2, 33, 256}) {
     Case<TypeParam> fusion(batch, 256, {512, 256, 384});
+    ASSERT_EQ(fusion.run(), cudaSuccess);
+    fusion.check(this->kTolerance);
+  }
+}
+
+TYPED_TEST(GatedFusionCuda, OfFeaturesThatBeginAnywhereGivesWhatTheCpuKernelGives) {
+  for (const int batch : {3, 24}) {
+    Case<TypeParam> fusion(batch, 24, {48, 9});
+    fusion.set_features_before(1);
+    ASSERT_EQ(fusion.run(), cudaSuccess);
+    fusion.check(this->kTolerance);
+  }
+}
+
+TYPED_TEST(GatedFusionCuda, WhereOneRowHasOneModalityGivesWhatTheCpuKernelGives) {
+  for (size_t row = 0; row < 20; ++row) {
+    Case<TypeParam> fusion(20, 70, {40, 9, 30});
+    std::vector<uint8_t>& presence = fusion.presence();
+    if (presence[row * 3 + 1] == 0) continue;
+    std::fill(presence.begin(), presence.end(), uint8_t{0});
+    presence[row * 3 + 1] = 1;
     ASSERT_EQ(fusion.run(), cudaSuccess);
     fusion.check(this->kTolerance);
   }
