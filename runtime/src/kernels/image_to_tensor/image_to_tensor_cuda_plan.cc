@@ -55,13 +55,30 @@ std::vector<std::pair<int, const Taps<int>*>> taps_of(const QuantisedTaps& axis,
   std::vector<std::pair<int, const Taps<int>*>> found;
   for (int i = 0; i < count; ++i) {
     const int at = first + i - offset;
-    if (at >= 0 && at < static_cast<int>(axis.taps.size())) found.emplace_back(i, &axis.taps[static_cast<size_t>(at)]);
+    if (at >= 0 && at < std::ssize(axis.taps)) found.emplace_back(i, &axis.taps[static_cast<size_t>(at)]);
   }
   return found;
 }
 
-// Byte `i` of a word.
-int32_t place(int value, int i) { return static_cast<int32_t>(static_cast<uint32_t>(value & 0xff) << (8 * i)); }
+// Weights as the lanes of some products need them: kWords of low bytes for each lane, then as many of high bytes.
+template <int kWords>
+class LaneWeights {
+ public:
+  explicit LaneWeights(int products) : words_(static_cast<size_t>(products) * kLanes * 2 * kWords) {}
+
+  // `byte` of a lane's.
+  void set(int product, int lane, int byte, int weight) {
+    const size_t to = (static_cast<size_t>(product) * kLanes + static_cast<size_t>(lane)) * 2 * kWords;
+    const auto word = static_cast<size_t>(byte / 4);
+    words_[to + word] |= (weight & 0xff) << (8 * (byte % 4));
+    words_[to + kWords + word] |= (weight >> 8) << (8 * (byte % 4));
+  }
+
+  const std::vector<int32_t>& words() const { return words_; }
+
+ private:
+  std::vector<int32_t> words_;
+};
 
 void add_rows(const QuantisedTaps& axis, int height, const CudaImageKernel& kernel, CudaImagePlane& plane,
               std::vector<int32_t>& tables) {
@@ -81,27 +98,25 @@ void add_rows(const QuantisedTaps& axis, int height, const CudaImageKernel& kern
     most = std::max(most, count);
   }
   plane.row_steps = divide_up(most, kCudaImageRowStep);
-  std::vector<int32_t> weights(static_cast<size_t>(strips * plane.row_steps * kLanes * 2));
+  LaneWeights<1> weights(strips * plane.row_steps);
   for (int strip = 0; strip < strips; ++strip) {
     for (const auto& [row, taps] : taps_of(axis, kernel.top, strip * kCudaImageStrip, kCudaImageStrip)) {
       for (int y = taps->first; y < taps->last(); ++y) {
-        const int offset = y - rows[static_cast<size_t>(2 * strip)], step = offset / kCudaImageRowStep;
+        const int offset = y - rows[2 * static_cast<size_t>(strip)];
         const int lane = row * 4 + offset % kCudaImageRowStep / 4;
-        const auto to = static_cast<size_t>(((strip * plane.row_steps + step) * kLanes + lane) * 2);
-        weights[to] |= place(taps->at(y), offset % 4);
-        weights[to + 1] |= place(taps->at(y) >> 8, offset % 4);
+        weights.set(strip * plane.row_steps + offset / kCudaImageRowStep, lane, offset % 4, taps->at(y));
       }
     }
   }
   plane.scale = 1U << (16 - (axis.bits - 7));
   plane.rows_table = append(tables, rows);
-  plane.row_weight_table = append(tables, weights);
+  plane.row_weight_table = append(tables, weights.words());
 }
 
 // The bytes of a plane's row that some groups of output columns need, from a multiple of `alignment` on.
 Range bytes_of_groups(const ResizedPlane& plane, const CudaImageKernel& kernel, int first, int count, int alignment) {
   Range range{INT_MAX, 0};
-  for (int c = 0; c < size_of(plane.layout).channels; ++c) {
+  for (int c = 0; c < 3 && c < size_of(plane.layout).channels; ++c) {
     const auto [step, first_byte] = bytes_of(plane.layout, c);
     const int columns = count * kCudaImageGroup;
     for (const auto& [column, taps] : taps_of(plane.columns[c], kernel.left, first * kCudaImageGroup, columns)) {
@@ -124,24 +139,22 @@ void add_columns(const ResizedPlane& from, const CudaImageKernel& kernel, CudaIm
   }
   plane.column_steps = divide_up(most, kCudaImageColumnStep);
   plane.first_byte_table = append(tables, first);
-  std::vector<int32_t> weights(static_cast<size_t>(groups * plane.column_steps * plane.channels * kLanes * 4));
+  LaneWeights<2> weights(groups * plane.channels * plane.column_steps);
   for (int group = 0; group < groups; ++group) {
     for (int c = 0; c < plane.channels; ++c) {
-      const auto [channel_step, first_byte] = bytes_of(from.layout, c);
+      const auto [step, first_byte] = bytes_of(from.layout, c);
+      const int product = (group * plane.channels + c) * plane.column_steps;
       for (const auto& [column, taps] :
            taps_of(from.columns[c], kernel.left, group * kCudaImageGroup, kCudaImageGroup)) {
         for (int x = taps->first; x < taps->last(); ++x) {
-          const int offset = first_byte + x * channel_step - first[static_cast<size_t>(group)];
-          const int product = (group * plane.channels + c) * plane.column_steps + offset / kCudaImageColumnStep;
-          const int lane = column * 4 + offset % kCudaImageColumnStep / 8;
-          const auto to = static_cast<size_t>((product * kLanes + lane) * 4 + offset % 8 / 4);
-          weights[to] |= place(taps->at(x), offset % 4);
-          weights[to + 2] |= place(taps->at(x) >> 8, offset % 4);
+          const int offset = first_byte + x * step - first[static_cast<size_t>(group)];
+          const int lane = column * 4 + offset % kCudaImageColumnStep / kEight;
+          weights.set(product + offset / kCudaImageColumnStep, lane, offset % kEight, taps->at(x));
         }
       }
     }
   }
-  plane.column_weight_table = append(tables, weights);
+  plane.column_weight_table = append(tables, weights.words());
 }
 
 // Tiles of one group, and wider ones whose bytes are held at once, in each plane.
