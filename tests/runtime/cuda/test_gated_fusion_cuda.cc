@@ -231,6 +231,9 @@ TYPED_TEST(GatedFusionCuda, OfAnySizeGivesWhatTheCpuKernelGives) {
                                             // and in which they are not; every modality.
                                             {16, 129, {500, 5}},
                                             {17, 70, {33, 1044}},
+                                            // More columns than a warp holds at once.
+                                            {3, 257, {7, 20}},
+                                            {18, 700, {9, 40}},
                                             {31, 12, {48, 1, 2, 3, 513, 16, 7, 528}}}) {
     SCOPED_TRACE(testing::Message() << "batch " << size.batch << ", D " << size.dimension);
     in_every_order([&] {

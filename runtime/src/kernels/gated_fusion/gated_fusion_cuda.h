@@ -27,7 +27,8 @@
 // multiprocessor together. Lower tiles would spread fewer rows over more blocks, but a block's time is mostly that of
 // reads in turn (flags and weights, x, z), as many whatever its rows. In every case a weight is used as it is read, for
 // all rows of the tile. Whichever block finishes a tile last (an atomic counter says so) norms, gates and sums its
-// rows: z goes through L2, and no second launch is waited for.
+// rows: z goes through L2, and no second launch is waited for. A warp scores one row of one modality at a time, then
+// gates and mixes one; at D = 256, and where float4s are aligned, it reads z and the parameters at once and waits once.
 #pragma once
 
 #include <cuda_fp16.h>

@@ -144,7 +144,8 @@ __device__ void multiply_matrices(const CudaFusion<Element>& fusion, int first_r
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kMatrixThreads, 2) fuse_matrices(const __grid_constant__ CudaFusion<Element> fusion) {
+__global__ void __launch_bounds__(kMatrixThreads, 2)
+    fuse_matrices(const __grid_constant__ CudaFusion<Element> fusion, bool is_one_span) {
   auto& shared = shared_memory<typename FusionMatrices<Element>::Shared>();
   auto& tile = shared_memory<FusionRows<kMatrixRows>>();
   const int first = static_cast<int>(blockIdx.y) * kMatrixRows;
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(kMatrixThreads, 2) fuse_matrices(const __grid_
   load_weights(fusion, 0, weights);
   const unsigned present = find_present(fusion, first, tile);
   if (present != 0) multiply_matrices(fusion, first, present, weights, shared);
-  finish_rows<kMatrixThreads, kWarp, 4>(fusion, first, tile);
+  finish_rows<kMatrixThreads>(fusion, is_one_span, first, tile);
 }
 
 }  // namespace mmedge

@@ -3,6 +3,7 @@
 
 #include <cuda_fp16.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -14,8 +15,7 @@ namespace mmedge {
 
 // What a row needs of a modality to be mixed.
 struct __align__(16) FusionShare {
-  float mean, scale;
-  float alpha;  // the score, before step 5; zero where the modality is absent
+  float mean, scale, score;
 };
 
 // In shared memory.
@@ -77,133 +77,192 @@ __device__ inline float normalize(float z, float mean, float scale, float weight
   return n < 0.0F ? 0.0F : n;  // a NaN stays one
 }
 
-// Steps 2 to 4 by kLanes lanes, of kRows rows from `first` on and one modality; bit r of `present`: whether there is
-// row r, and in it the modality.
-template <int kLanes, int kRows, class Element>
-__device__ void score(const CudaFusion<Element>& fusion, int m, int first, unsigned present,
-                      FusionShare (*shares)[kCudaFusionMostModalities]) {
+// A span is what a warp holds of a row at a time: of each lane fours of columns, kWarp fours apart.
+constexpr int kHeldFours = 2, kFusionSpan = 4 * kHeldFours * kWarp;
+
+// On the host: whether a row is one span, whose fours are aligned. What is below takes this as kOneSpan, and then needs
+// neither loops nor conditions.
+template <class Element>
+bool has_one_span(const CudaFusion<Element>& fusion) {
+  const auto is_aligned = [](const float* from) { return reinterpret_cast<uintptr_t>(from) % sizeof(float4) == 0; };
+  bool is = fusion.dimension == kFusionSpan && is_aligned(fusion.z);
+  for (int m = 0; m < fusion.modality_count; ++m) {
+    const auto& modality = fusion.modalities[m];
+    is = is && is_aligned(modality.norm_weight) && is_aligned(modality.norm_bias) && is_aligned(modality.gate_weight);
+  }
+  return is;
+}
+
+// Of a row of which there are `left` from `from` on; zeros past its end.
+template <bool kOneSpan, int kFours>
+__device__ void load_fours(const float* from, int left, float (&to)[kFours][4]) {
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    const int column = 4 * kWarp * i;
+    if constexpr (kOneSpan) {
+      const float4 four = *reinterpret_cast<const float4*>(from + column);
+      to[i][0] = four.x, to[i][1] = four.y, to[i][2] = four.z, to[i][3] = four.w;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) to[i][j] = column + j < left ? from[column + j] : 0.0F;
+    }
+  }
+}
+
+// Steps 2 to 4 by a warp, of one row and modality. A row of one span is read once, and its parameters with it, before
+// any of it is waited for.
+template <bool kOneSpan, class Element>
+__device__ FusionShare score(const CudaFusion<Element>& fusion, int row, int m) {
   const auto& modality = fusion.modalities[m];
-  const int lane = static_cast<int>(threadIdx.x % kLanes), columns = present != 0 ? fusion.dimension : 0;
-  const auto size = static_cast<float>(fusion.dimension);
-  const int stride = fusion.modality_count * fusion.dimension;
-  const float* const z = row_of_z(fusion, first, m);
-  const auto z_at = [&](int r, int column) {
-    return kRows == 1 || (present >> r & 1U) != 0 ? z[r * stride + column] : 0.0F;
+  const int dimension = kOneSpan ? kFusionSpan : fusion.dimension, column = static_cast<int>(threadIdx.x % kWarp) * 4;
+  const int left = dimension - column;
+  const float part = __fdividef(1.0F, static_cast<float>(dimension)), gate_bias = *modality.gate_bias;
+  float z[kHeldFours][4], weight[kHeldFours][4], bias[kHeldFours][4], gate[kHeldFours][4];
+  const auto load_z = [&](int first) {
+    load_fours<kOneSpan>(row_of_z(fusion, row, m) + column + first, left - first, z);
   };
-  float mean[kRows] = {}, scale[kRows] = {}, sums[kRows] = {};
-#pragma unroll(kRows == 1 ? 8 : 4)
-  for (int i = lane; i < columns; i += kLanes) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) mean[r] += z_at(r, i);
+  const auto load_parameters = [&](int first) {
+    load_fours<kOneSpan>(modality.norm_weight + column + first, left - first, weight);
+    load_fours<kOneSpan>(modality.norm_bias + column + first, left - first, bias);
+    load_fours<kOneSpan>(modality.gate_weight + column + first, left - first, gate);
+  };
+  if (kOneSpan) {
+    load_z(0);
+    load_parameters(0);
   }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) mean[r] = __fdividef(sum_lanes<kLanes>(mean[r]), size);
-#pragma unroll(kRows == 1 ? 8 : 2)
-  for (int i = lane; i < columns; i += kLanes) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const float from_mean = z_at(r, i) - mean[r];
-      scale[r] = fmaf(from_mean, from_mean, scale[r]);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    scale[r] = rsqrtf(__fdividef(sum_lanes<kLanes>(scale[r]), size) + fusion.epsilon);
-  }
-#pragma unroll(kRows == 1 ? 4 : 2)
-  for (int i = lane; i < columns; i += kLanes) {
-    const float weight = modality.norm_weight[i], bias = modality.norm_bias[i], gate = modality.gate_weight[i];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      sums[r] = fmaf(normalize(z_at(r, i), mean[r], scale[r], weight, bias), gate, sums[r]);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    sums[r] = sum_lanes<kLanes>(sums[r]);
-    if (lane == 0 && (present >> r & 1U) != 0) shares[r][m] = {mean[r], scale[r], sums[r] + *modality.gate_bias};
-  }
-}
 
-// Step 5, of one row; bit m of `present`: whether it has the modality.
-__device__ inline void gate(unsigned present, int modalities, FusionShare* shares, float* alpha) {
-  float most = 0.0F, sum = 0.0F;
-  bool any = false;
-  for (int m = 0; m < modalities; ++m) {
-    if ((present >> m & 1U) == 0) continue;
-    most = any ? fmaxf(most, shares[m].alpha) : shares[m].alpha;
-    any = true;
-  }
-  for (int m = 0; m < modalities; ++m) {
-    shares[m].alpha = (present >> m & 1U) != 0 ? expf(shares[m].alpha - most) : 0.0F;
-    sum += shares[m].alpha;
-  }
-  for (int m = 0; m < modalities; ++m) {
-    if ((present >> m & 1U) != 0) shares[m].alpha = __fdividef(shares[m].alpha, sum);
-    if (alpha != nullptr) alpha[m] = shares[m].alpha;
-  }
-}
-
-// Step 6, of a tile of rows, the first `rows` of which there are: four at a time, by a thread for each column.
-template <int kThreads, int kTileRows, class Element>
-__device__ void mix(const CudaFusion<Element>& fusion, int first, int rows, const FusionRows<kTileRows>& tile) {
-  constexpr int together = 4, groups = kTileRows / together;
-  for (int i = static_cast<int>(threadIdx.x); i < groups * fusion.dimension; i += kThreads) {
-    const int begin = groups == 1 ? 0 : i / fusion.dimension * together;
-    const int column = groups == 1 ? i : i % fusion.dimension;
-    float mixed[together] = {};
-    for (int m = 0; m < fusion.modality_count; ++m) {
-      const float weight = fusion.modalities[m].norm_weight[column], bias = fusion.modalities[m].norm_bias[column];
+  float sum = 0.0F, squares = 0.0F, product = 0.0F;
+#pragma unroll 1
+  for (int first = 0; first < dimension; first += kFusionSpan) {
+    if (!kOneSpan) load_z(first);
 #pragma unroll
-      for (int r = 0; r < together; ++r) {
-        const FusionShare share = tile.shares[begin + r][m];
-        const bool has_any = share.alpha != 0.0F;  // a NaN has
-        const float z = has_any ? row_of_z(fusion, first + begin + r, m)[column] : 0.0F;
-        const float more = fmaf(share.alpha, normalize(z, share.mean, share.scale, weight, bias), mixed[r]);
-        mixed[r] = has_any ? more : mixed[r];
+    for (int i = 0; i < kHeldFours; ++i) sum += (z[i][0] + z[i][1]) + (z[i][2] + z[i][3]);
+  }
+  const float mean = sum_lanes<kWarp>(sum) * part;
+#pragma unroll 1
+  for (int first = 0; first < dimension; first += kFusionSpan) {
+    if (!kOneSpan) load_z(first);
+#pragma unroll
+    for (int i = 0; i < kHeldFours; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float from_mean = kOneSpan || first + 4 * kWarp * i + j < left ? z[i][j] - mean : 0.0F;
+        squares = fmaf(from_mean, from_mean, squares);
       }
     }
-#pragma unroll
-    for (int r = 0; r < together; ++r) {
-      if (begin + r >= rows) continue;
-      store_y(fusion.y + (static_cast<size_t>(first) + begin + r) * fusion.dimension + column, mixed[r]);
+  }
+  const float scale = rsqrtf(fmaf(sum_lanes<kWarp>(squares), part, fusion.epsilon));
+#pragma unroll 1
+  for (int first = 0; first < dimension; first += kFusionSpan) {
+    if (!kOneSpan) {
+      load_z(first);
+      load_parameters(first);
     }
+#pragma unroll
+    for (int i = 0; i < kHeldFours; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        // Nothing past the row's end, where all three parameters are zero.
+        product = fmaf(normalize(z[i][j], mean, scale, weight[i][j], bias[i][j]), gate[i][j], product);
+      }
+    }
+  }
+  return {mean, scale, sum_lanes<kWarp>(product) + gate_bias};
+}
+
+// Step 5 by a warp, of one row: lane m gets the alpha of modality m.
+__device__ inline float gate(bool is_present, float score) {
+  float most = is_present ? score : -INFINITY;
+  for (int lanes = kCudaFusionMostModalities / 2; lanes > 0; lanes /= 2) {
+    most = fmaxf(most, __shfl_xor_sync(kWholeWarp, most, lanes));
+  }
+  const float power = is_present ? expf(score - most) : 0.0F;
+  const float sum = sum_lanes<kCudaFusionMostModalities>(power);
+  return is_present ? __fdividef(power, sum) : 0.0F;
+}
+
+// Steps 5 and 6 by a warp, of kFours of its columns from `first_column` on, in row r of a tile.
+template <bool kOneSpan, int kFours, int kTileRows, class Element>
+__device__ void mix(const CudaFusion<Element>& fusion, int first, int r, int first_column,
+                    const FusionRows<kTileRows>& tile) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp), modalities = fusion.modality_count;
+  const bool is_present = lane < modalities && (tile.present[lane] >> r & 1U) != 0;
+  const float alpha = gate(is_present, is_present ? tile.shares[r][lane].score : 0.0F);
+  const size_t row = static_cast<size_t>(first) + r;
+  if (fusion.alpha != nullptr && first_column == 0 && lane < modalities) fusion.alpha[row * modalities + lane] = alpha;
+
+  const int column = first_column + 4 * lane, left = fusion.dimension - column;
+  float mixed[kFours][4] = {};
+#pragma unroll 1
+  for (int m = 0; m < modalities; ++m) {
+    const float part = __shfl_sync(kWholeWarp, alpha, m);
+    if (part == 0.0F) continue;  // a NaN is not
+    const auto& modality = fusion.modalities[m];
+    float z[kFours][4], weight[kFours][4], bias[kFours][4];
+    load_fours<kOneSpan>(row_of_z(fusion, first + r, m) + column, left, z);
+    load_fours<kOneSpan>(modality.norm_weight + column, left, weight);
+    load_fours<kOneSpan>(modality.norm_bias + column, left, bias);
+    const FusionShare share = tile.shares[r][m];
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        mixed[i][j] = fmaf(part, normalize(z[i][j], share.mean, share.scale, weight[i][j], bias[i][j]), mixed[i][j]);
+      }
+    }
+  }
+  auto* const y = fusion.y + row * fusion.dimension + column;
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (kOneSpan || 4 * kWarp * i + j < left) store_y(y + 4 * kWarp * i + j, mixed[i][j]);
+    }
+  }
+}
+
+// Steps 2 to 6 of a tile.
+template <bool kOneSpan, int kThreads, int kTileRows, class Element>
+__device__ void finish_tile(const CudaFusion<Element>& fusion, int first, FusionRows<kTileRows>& tile) {
+  constexpr int warps = kThreads / kWarp, fours = kTileRows < warps ? 1 : kHeldFours;
+  const int warp = static_cast<int>(threadIdx.x / kWarp), rows = min(kTileRows, fusion.batch - first);
+  // A constant where each warp has a row: a quotient of numbers known only here takes a while.
+  const int scored = kTileRows < warps ? rows : kTileRows;
+#pragma unroll 1
+  for (int part = warp; part < scored * fusion.modality_count; part += warps) {
+    const int m = part / scored, r = part % scored;
+    if ((tile.present[m] >> r & 1U) == 0) continue;
+    const FusionShare share = score<kOneSpan>(fusion, first + r, m);
+    if (threadIdx.x % kWarp == 0) tile.shares[r][m] = share;
+  }
+  __syncthreads();
+  const int spans = divide_up(kOneSpan ? kFusionSpan : fusion.dimension, 4 * fours * kWarp);
+#pragma unroll 1
+  for (int part = warp; part < rows * spans; part += warps) {
+    mix<kOneSpan, fours>(fusion, first, part / spans, part % spans * 4 * fours * kWarp, tile);
   }
 }
 
 // Called by every block when its part of z is written: the last of those that share a tile of rows finishes them.
-// kLanes lanes score kTogether rows at once.
-template <int kThreads, int kLanes, int kTogether, int kTileRows, class Element>
-__device__ void finish_rows(const CudaFusion<Element>& fusion, int first, FusionRows<kTileRows>& tile) {
-  const int thread = static_cast<int>(threadIdx.x), modalities = fusion.modality_count;
-  __threadfence();
+template <int kThreads, int kTileRows, class Element>
+__device__ void finish_rows(const CudaFusion<Element>& fusion, bool is_one_span, int first,
+                            FusionRows<kTileRows>& tile) {
   __syncthreads();
-  if (thread == 0) {
+  if (threadIdx.x == 0) {
     unsigned* const ticket = fusion.tickets + blockIdx.y;
+    // These order what the whole block wrote, and is to read, as the barriers do so within it.
+    __threadfence();
     tile.is_last = atomicAdd(ticket, 1U) == gridDim.x * gridDim.z - 1;
     if (tile.is_last) *ticket = 0;
+    __threadfence();
   }
   __syncthreads();
   if (!tile.is_last) return;
-  __threadfence();
-
-  const int rows = min(kTileRows, fusion.batch - first), parts = divide_up(rows, kTogether) * modalities;
-  for (int begin = 0; begin < parts; begin += kThreads / kLanes) {
-    const int part = begin + static_cast<int>(threadIdx.x / kLanes), row = part / modalities * kTogether,
-              m = part % modalities;
-    const unsigned present = part < parts ? tile.present[m] >> row & ((1U << kTogether) - 1U) : 0U;
-    score<kLanes, kTogether>(fusion, m, first + row, present, tile.shares + row);
+  if (is_one_span) {
+    finish_tile<true, kThreads>(fusion, first, tile);
+  } else {
+    finish_tile<false, kThreads>(fusion, first, tile);
   }
-  __syncthreads();
-  if (thread < kTileRows) {
-    unsigned present = 0;
-    for (int m = 0; m < modalities; ++m) present |= (tile.present[m] >> thread & 1U) << m;
-    const bool asked = fusion.alpha != nullptr && thread < rows;
-    gate(present, modalities, tile.shares[thread],
-         asked ? fusion.alpha + (static_cast<size_t>(first) + thread) * modalities : nullptr);
-  }
-  __syncthreads();
-  mix<kThreads>(fusion, first, rows, tile);
 }
 
 }  // namespace mmedge
