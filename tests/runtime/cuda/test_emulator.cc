@@ -95,11 +95,11 @@ unsigned bits_of(__half value) { return __half_as_ushort(value); }
 template <class Element, unsigned kHalves>
 constexpr unsigned kDepth = 16 / sizeof(Element) * kHalves;
 
-// Product `threadIdx.x / 32` of 16 x kDepth by kDepth x 8 numbers, added to what is in `sums`.
+// A product of 16 x kDepth by kDepth x 8 numbers for each warp of the grid, added to what is in `sums`.
 template <class Element, unsigned kHalves, class Sum>
 __global__ void multiply(const Element* a, const Element* b, Sum* sums) {
   constexpr unsigned depth = kDepth<Element, kHalves>, count = 4 / sizeof(Element);
-  const unsigned product = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const unsigned product = (blockIdx.x * blockDim.x + threadIdx.x) / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   a += product * 16 * depth;
   b += product * depth * 8;
   sums += product * 16 * 8;
@@ -174,7 +174,7 @@ TEST(Emulator, AnyLaneCanBeReadAndAnyThreadHeard) {
 // Whole numbers, of which all sums are exact.
 template <class Element, unsigned kHalves, class Sum>
 void compare_products() {
-  constexpr size_t depth = kDepth<Element, kHalves>, warps = kThreads / 32;
+  constexpr size_t depth = kDepth<Element, kHalves>, warps = 2 * kThreads / 32;
   std::mt19937 random(1);
   std::vector<int> a(warps * 16 * depth), b(warps * depth * 8);
   for (auto* numbers : {&a, &b}) {
@@ -187,7 +187,7 @@ void compare_products() {
     const size_t row = i / 8, warp = row / 16;
     int sum = static_cast<int>(i) - 100;
     found[i] = static_cast<Sum>(sum);
-    for (size_t k = 0; k < depth; ++k) sum += 2 * a[row * depth + k] * b[(warp * depth + k) * 8 + i % 8];
+    for (size_t k = 0; k < depth; ++k) sum += a[row * depth + k] * b[(warp * depth + k) * 8 + i % 8];
     expected[i] = static_cast<Sum>(sum);
   }
   const auto made = [](const std::vector<int>& numbers) {
@@ -201,7 +201,6 @@ void compare_products() {
     }
     return elements;
   };
-  // Both blocks add the same.
   run(multiply<Element, kHalves, Sum>, made(a).data(), made(b).data(), found.data());
   EXPECT_EQ(found, expected);
 }
