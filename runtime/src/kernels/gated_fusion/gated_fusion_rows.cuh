@@ -136,7 +136,7 @@ __device__ FusionShare score(const CudaFusion<Element>& fusion, int row, int m) 
   for (int first = 0; first < dimension; first += kFusionSpan) {
     if (!kOneSpan) load_z(first);
 #pragma unroll
-    for (int i = 0; i < kHeldFours; ++i) sum += (z[i][0] + z[i][1]) + (z[i][2] + z[i][3]);
+    for (const auto& four : z) sum += (four[0] + four[1]) + (four[2] + four[3]);
   }
   const float mean = sum_lanes<kWarp>(sum) * part;
 #pragma unroll 1

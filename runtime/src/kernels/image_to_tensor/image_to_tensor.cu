@@ -358,8 +358,8 @@ bool fits(const CudaImageKernel& kernel, const CudaImageFrame& frame) {
 }
 
 dim3 grid_of(const CudaImageKernel& kernel, const CudaImageTiling& tiling, size_t frames) {
-  return dim3(divide_up(kernel.full_columns, tiling.groups * kCudaImageGroup),
-              divide_up(kernel.full_rows, kWarps * kCudaImageStrip), static_cast<unsigned>(frames));
+  return {static_cast<unsigned>(divide_up(kernel.full_columns, tiling.groups * kCudaImageGroup)),
+          static_cast<unsigned>(divide_up(kernel.full_rows, kWarps * kCudaImageStrip)), static_cast<unsigned>(frames)};
 }
 
 // As narrow as leaves all blocks at once on the device: they wait for memory, and the more of them do the better. Else
