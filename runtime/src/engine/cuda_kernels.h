@@ -22,7 +22,7 @@ struct DeviceFrame {
 class DeviceImageConversion {
  public:
   virtual ~DeviceImageConversion() = default;
-  // What the kernel needs on the device, aligned to 8 bytes.
+  // What the kernel needs on the device, aligned to 16 bytes.
   virtual std::span<const int32_t> tables() const noexcept = 0;
   // `tables`: the device's copy. Null, or what CUDA says is wrong.
   virtual const char* launch(const int32_t* tables, const DeviceFrame& frame, void* tensor,

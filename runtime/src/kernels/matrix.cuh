@@ -4,7 +4,7 @@
 //   of b, 8 columns: column g; first of the upper half of the rows, then of the lower;
 //   of the sums, 16 x 8: (g, 2t), (g, 2t + 1), (g + 8, 2t) and (g + 8, 2t + 1);
 // where a register has neighbouring columns of a, or rows of b: those that t numbers. All lanes must come to a product
-// together: volatile keeps compilers from putting one under a condition.
+// together: volatile keeps compilers from putting one under a condition that lanes answer differently.
 #pragma once
 
 #include "kernels/device.cuh"

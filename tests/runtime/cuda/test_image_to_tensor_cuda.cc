@@ -131,20 +131,26 @@ void check(ElementType type, const std::vector<std::byte>& found, const std::vec
   for (size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], expected[i]) << "byte " << i;
 }
 
+// With tiles of each width, whichever the device would take.
 void compare(const ImageToTensorSpec& spec, const Cameras& cameras) {
   const auto plan = mmedge::make_cuda_image_plan(spec, cameras.host().front().geometry);
   const size_t bytes = static_cast<size_t>(spec.width) * static_cast<size_t>(spec.height) *
                        static_cast<size_t>(spec.channel_count()) * mmedge::element_size(spec.type);
-  const DeviceVector tables(plan.tables);
-  const DeviceVector<std::byte> tensor(bytes * cameras.host().size());
-  ASSERT_EQ(mmedge::image_to_tensor(plan, tables.data(), cameras.device(), tensor.data(), nullptr), cudaSuccess);
-  const std::vector<std::byte> found = tensor.read();
   mmedge::ImageToTensor kernel(spec);
-  for (size_t i = 0; i < cameras.host().size(); ++i) {
-    std::vector<std::byte> expected(bytes);
-    kernel.run(cameras.host()[i], expected.data());
-    const auto begin = found.begin() + static_cast<ptrdiff_t>(i * bytes);
-    check(spec.type, {begin, begin + static_cast<ptrdiff_t>(bytes)}, expected);
+  std::vector<std::vector<std::byte>> expected;
+  for (const auto& frame : cameras.host()) kernel.run(frame, expected.emplace_back(bytes).data());
+  const DeviceVector tables(plan.tables);
+  for (const auto& tiling : plan.tilings) {
+    SCOPED_TRACE(testing::Message() << tiling.groups << " groups a tile");
+    auto narrowed = plan;
+    narrowed.tilings = {tiling};
+    const DeviceVector<std::byte> tensor(bytes * cameras.host().size());
+    ASSERT_EQ(mmedge::image_to_tensor(narrowed, tables.data(), cameras.device(), tensor.data(), nullptr), cudaSuccess);
+    const std::vector<std::byte> found = tensor.read();
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const auto begin = found.begin() + static_cast<ptrdiff_t>(i * bytes);
+      check(spec.type, {begin, begin + static_cast<ptrdiff_t>(bytes)}, expected[i]);
+    }
   }
 }
 
@@ -227,6 +233,13 @@ TEST(ImageToTensorCuda, TurnedMirroredAndFittedGivesWhatTheCpuKernelGives) {
     const Cameras cameras(geometry, 1, static_cast<size_t>(pick(0, 5)), static_cast<size_t>(pick(0, 3)), random());
     compare(spec, cameras);
     if (HasFailure()) return;
+  }
+}
+
+TEST(ImageToTensorCuda, OfTilesThatTheLastIsNarrowerThanGivesWhatTheCpuKernelGives) {
+  for (const int width : {41, 55, 64, 89}) {
+    SCOPED_TRACE(testing::Message() << "to " << width << " columns");
+    compare(make_spec(width, 35), Cameras(make_geometry(MME_IMAGE_NV12, 160, 90), 1, 0, 0, 12));
   }
 }
 

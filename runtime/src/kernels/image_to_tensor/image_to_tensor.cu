@@ -54,7 +54,7 @@ __device__ void finish(const CudaImageKernel& kernel, const int (&inputs)[3], bo
   tensor[at + kernel.channel_offset[2]] = convert<Element>(values[2], kernel.zero_point);
 }
 
-// That a multiprocessor holds; on a GeForce shared memory has room for no more than two.
+// That registers leave room for on a multiprocessor. A GeForce's shared memory has room for two.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 template <bool kAligned>
 constexpr int kBlocks = 2;
@@ -179,17 +179,21 @@ dim3 grid_of(const CudaImageKernel& kernel, const CudaImageTiling& tiling, size_
 
 // As narrow as leaves all blocks at once on the device: they wait for memory, and the more of them do the better. Else
 // the widest, which reads and computes least.
-cudaError_t choose_tiling(const CudaImagePlan& plan, size_t frames, CudaImageTiling& tiling) {
-  int device = 0, multiprocessors = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) {
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  }
+cudaError_t choose_tiling(const CudaImagePlan& plan, int most_blocks, size_t frames, CudaImageTiling& tiling) {
+  int device = 0, multiprocessors = 0, shared = 0, reserved = 0;
+  const cudaError_t error = cudaGetDevice(&device);
   if (error != cudaSuccess) return error;
+  for (const auto& [attribute, value] : {std::pair{cudaDevAttrMultiProcessorCount, &multiprocessors},
+                                         {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &shared},
+                                         {cudaDevAttrReservedSharedMemoryPerBlock, &reserved}}) {
+    const cudaError_t failed = cudaDeviceGetAttribute(value, attribute, device);
+    if (failed != cudaSuccess) return failed;
+  }
+  const int blocks = std::min(most_blocks, shared / (static_cast<int>(sizeof(Shared)) + reserved));
   for (const CudaImageTiling& each : plan.tilings) {
     tiling = each;
     const dim3 grid = grid_of(plan.kernel, tiling, frames);
-    if (size_t{grid.x} * grid.y * grid.z <= static_cast<size_t>(multiprocessors) * kBlocks<true>) break;
+    if (size_t{grid.x} * grid.y * grid.z <= static_cast<size_t>(multiprocessors) * static_cast<size_t>(blocks)) break;
   }
   return cudaSuccess;
 }
@@ -210,12 +214,13 @@ cudaError_t image_to_tensor(const CudaImagePlan& plan, const int32_t* tables, st
   if (!std::all_of(frames.begin(), frames.end(), [&](const auto& frame) { return fits(kernel, frame); })) {
     return cudaErrorInvalidValue;
   }
-  const auto function = aligned(kernel, frames) ? kernel_for<true>(kernel.type) : kernel_for<false>(kernel.type);
+  const bool is_aligned = aligned(kernel, frames);
+  const auto function = is_aligned ? kernel_for<true>(kernel.type) : kernel_for<false>(kernel.type);
   for (size_t first = 0; first < frames.size(); first += kCudaImageMostFrames) {
     const size_t count = std::min<size_t>(frames.size() - first, kCudaImageMostFrames);
     Frames batch{};
     std::copy_n(frames.begin() + static_cast<ptrdiff_t>(first), count, batch.frame);
-    cudaError_t error = choose_tiling(plan, count, kernel.tiling);
+    cudaError_t error = choose_tiling(plan, is_aligned ? kBlocks<true> : kBlocks<false>, count, kernel.tiling);
     if (error != cudaSuccess) return error;
     cudaLaunchConfig_t config{};
     config.gridDim = grid_of(kernel, kernel.tiling, count);

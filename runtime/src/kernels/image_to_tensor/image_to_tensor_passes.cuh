@@ -136,7 +136,7 @@ __device__ void resize_rows(const SourceRows& source, const uint2* weights, unsi
     if constexpr (kAligned) {
       if (row < source.rows && byte < end) load(from, source.stride, bytes);
     } else {
-      bytes = load_part(from, source.stride, byte, source.row_bytes - byte, source.rows - row);
+      bytes = load_part(from, source.stride, byte, byte < end ? source.row_bytes - byte : 0, source.rows - row);
     }
   };
   load_rows();
@@ -192,7 +192,11 @@ __device__ inline void resize_columns(const uint4* eights, const uint4* weights,
     if (more) sum = sums[s][0][0];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      sum.of_column[i] += low[s][i] + ((low[s][i + 2] + high[s][i]) << 8) + (high[s][i + 2] << 16);
+      // Wraps, where a strip has nothing: then nobody asks.
+      const auto bits = [&](const int (&of)[4], int row) { return static_cast<unsigned>(of[i + 2 * row]); };
+      const unsigned more_bits =
+          bits(low[s], 0) + ((bits(low[s], 1) + bits(high[s], 0)) << 8) + (bits(high[s], 1) << 16);
+      sum.of_column[i] = static_cast<int>(static_cast<unsigned>(sum.of_column[i]) + more_bits);
     }
     sums[s][0][0] = sum;
   }

@@ -97,12 +97,6 @@ inline int __dp4a(int a, int b, int sum) {
   return sum;
 }
 
-// Two products of the 16 bits of a with the lower, or the upper, bytes of b.
-inline unsigned __dp2a_lo(unsigned a, unsigned b, unsigned sum) {
-  return sum + (a & 0xffffU) * (b & 0xffU) + (a >> 16) * (b >> 8 & 0xffU);
-}
-inline unsigned __dp2a_hi(unsigned a, unsigned b, unsigned sum) { return __dp2a_lo(a, b >> 16, sum); }
-
 // Byte i of the result is the one of b:a that hexadecimal digit i of the selector numbers.
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   const uint64_t bytes = uint64_t{b} << 32 | a;
