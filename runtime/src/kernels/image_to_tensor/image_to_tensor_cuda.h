@@ -7,8 +7,7 @@
 //
 // Roofline, 16 frames of NV12 1920x1080 to 3x224x224 float32: reads 49.8 MB and writes 9.6 MB, 18 us at the 3.35 TB/s
 // of an H100's memory and 0.29 ms at the 205 GB/s of an Orin's. Tensor cores take 2.2 G multiply-adds of bytes, 2 us at
-// the 1979 TOP/s of an H100 and 52 us at the 85 of an Orin. What feeds them and becomes of their sums are some 4,000
-// instructions in each of 3,136 warps, 12 us on an H100 at four a cycle.
+// the 1979 TOP/s of an H100 and 52 us at the 85 of an Orin.
 //
 // Launch: a block of four warps makes four strips of eight output rows, up to four groups of eight columns wide. Both
 // passes are matrix products of bytes, exact in 32 bits. A weight, and a value between the passes, is two bytes: the
