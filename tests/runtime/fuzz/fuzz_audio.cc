@@ -1,5 +1,6 @@
 // Clips and streams: int16 and float32, any channels, rates and cuts, in buffers exactly as large as they claim. The
 // frames of a stream must be those of the clip, to the bit.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -60,7 +61,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t cut = reader.within(1, 4000);
   const size_t sample = audio.format == MME_AUDIO_INT16 ? sizeof(int16_t) : sizeof(float);
   const size_t channels = audio.channels >= 1 && audio.channels <= 8 ? static_cast<size_t>(audio.channels) : 1;
-  audio.frames = reader.within(0, 12000);
+  // At most 50,000 samples once resampled: a hop of one transforms each of them, and twice.
+  const auto from = static_cast<size_t>(std::max(audio.sample_rate, 1000));
+  audio.frames = reader.within(0, std::min<size_t>(12000, 50000 * from / static_cast<size_t>(rate)));
   const size_t count = audio.frames * channels;
   std::unique_ptr<uint8_t[]> samples = reader.buffer(count * sample);
   if (audio.format == MME_AUDIO_FLOAT32 && (flags & 128) == 0) {  // seldom would random bits be audio
