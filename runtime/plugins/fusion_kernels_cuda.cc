@@ -1,5 +1,6 @@
 // GatedFusion on CUDA devices, for libmmedge_onnxruntime_cuda.so.
 #include <algorithm>
+#include <bit>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -47,7 +48,8 @@ class DeviceMemory {
   void* data_ = nullptr;
 };
 
-// What runs on one stream runs in order, so that all its runs may use the same memory.
+// What runs on one stream runs in order, so that all its runs may use the same memory. A larger batch gets memory of
+// its own: a CUDA graph that was captured with a smaller one goes on using what was there then.
 struct Scratch {
   cudaStream_t stream;
   size_t rows;  // that there is memory for
@@ -146,22 +148,22 @@ class CudaFusionKernel final : public FusionKernel {
   void launch(CudaFusion<Element>& fusion, cudaStream_t stream) const {
     // Launches of one stream must not part: each leaves the tickets at zero for the next.
     const std::scoped_lock lock(mutex_);
-    const auto found =
-        std::find_if(scratch_.begin(), scratch_.end(), [&](const Scratch& of) { return of.stream == stream; });
-    Scratch& scratch = found != scratch_.end() ? *found : scratch_.emplace_back(Scratch{stream, 0, {}, {}});
     const auto rows = static_cast<size_t>(fusion.batch);
-    if (rows > scratch.rows) {
-      const size_t tickets = (rows + 3) / 4 * sizeof(unsigned);
-      const auto modalities = static_cast<size_t>(fusion.modality_count);
-      scratch.rows = 0;
-      scratch.z = DeviceMemory(rows * modalities * static_cast<size_t>(fusion.dimension) * sizeof(float));
-      scratch.tickets = DeviceMemory(tickets);
-      check_cuda(cudaMemsetAsync(scratch.tickets.data(), 0, tickets, stream));
-      scratch.rows = rows;
-    }
+    const auto found = std::find_if(scratch_.begin(), scratch_.end(),
+                                    [&](const Scratch& of) { return of.stream == stream && of.rows >= rows; });
+    const Scratch& scratch = found != scratch_.end() ? *found : scratch_.emplace_back(make_scratch(stream, rows));
     fusion.z = static_cast<float*>(scratch.z.data());
     fusion.tickets = static_cast<unsigned*>(scratch.tickets.data());
     check_cuda(gated_fusion(fusion, stream));
+  }
+
+  // Of a power of two of rows: what a stream has of all sizes is less than twice the largest.
+  Scratch make_scratch(cudaStream_t stream, size_t batch) const {
+    const size_t rows = std::bit_ceil(batch), tickets = (rows + 3) / 4 * sizeof(unsigned);
+    const auto values = static_cast<size_t>(fusion_.modality_count) * static_cast<size_t>(fusion_.dimension);
+    Scratch scratch{stream, rows, DeviceMemory(rows * values * sizeof(float)), DeviceMemory(tickets)};
+    check_cuda(cudaMemsetAsync(scratch.tickets.data(), 0, tickets, stream));
+    return scratch;
   }
 
   CudaFusion<Element> fusion_{};  // without what a run brings
