@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
-#include <random>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -87,43 +86,6 @@ __global__ void find_last(unsigned* counter, float* parts, float* last) {
   if (atomicAdd(counter, 1U) == gridDim.x - 1) *last = parts[0] + parts[1];
 }
 
-unsigned bits_of(uint8_t value) { return value; }
-unsigned bits_of(int8_t value) { return static_cast<uint8_t>(value); }
-unsigned bits_of(__half value) { return __half_as_ushort(value); }
-
-// Columns of a, and rows of b, in a product of so many registers of b.
-template <class Element, unsigned kHalves>
-constexpr unsigned kDepth = 16 / sizeof(Element) * kHalves;
-
-// A product of 16 x kDepth by kDepth x 8 numbers for each warp of the grid, added to what is in `sums`.
-template <class Element, unsigned kHalves, class Sum>
-__global__ void multiply(const Element* a, const Element* b, Sum* sums) {
-  constexpr unsigned depth = kDepth<Element, kHalves>, count = 4 / sizeof(Element);
-  const unsigned product = (blockIdx.x * blockDim.x + threadIdx.x) / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  a += product * 16 * depth;
-  b += product * depth * 8;
-  sums += product * 16 * 8;
-  unsigned rows[2 * kHalves] = {}, columns[kHalves] = {};
-  Sum own[4];
-  for (unsigned half = 0; half < kHalves; ++half) {
-    for (unsigned i = 0; i < count; ++i) {
-      const unsigned k = 4 * count * half + count * t + i, shift = 8 * sizeof(Element) * i;
-      rows[2 * half] |= bits_of(a[g * depth + k]) << shift;
-      rows[2 * half + 1] |= bits_of(a[(g + 8) * depth + k]) << shift;
-      columns[half] |= bits_of(b[k * 8 + g]) << shift;
-    }
-  }
-  for (unsigned i = 0; i < 4; ++i) own[i] = sums[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
-  if constexpr (std::is_same_v<Element, __half>) {
-    mmedge::multiply_halves(rows, columns, own);
-  } else if constexpr (std::is_same_v<Element, int8_t>) {
-    mmedge::multiply_signed_bytes(rows, columns, own);
-  } else {
-    mmedge::multiply_bytes(rows, columns, own);
-  }
-  for (unsigned i = 0; i < 4; ++i) sums[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = own[i];
-}
-
 std::vector<float> numbers() {
   std::vector<float> values(2 * kThreads);
   std::iota(values.begin(), values.end(), 0.0F);
@@ -169,52 +131,6 @@ TEST(Emulator, AnyLaneCanBeReadAndAnyThreadHeard) {
       }
     }
   });
-}
-
-// Whole numbers, of which all sums are exact.
-template <class Element, unsigned kHalves, class Sum>
-void compare_products() {
-  constexpr size_t depth = kDepth<Element, kHalves>, warps = 2 * kThreads / 32;
-  std::mt19937 random(1);
-  std::vector<int> a(warps * 16 * depth), b(warps * depth * 8);
-  for (auto* numbers : {&a, &b}) {
-    for (int& number : *numbers) {
-      number = static_cast<int>(random() % 256) - (std::is_same_v<Element, uint8_t> ? 0 : 128);
-    }
-  }
-  std::vector<Sum> expected(warps * 16 * 8), found(expected.size());
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const size_t row = i / 8, warp = row / 16;
-    int sum = static_cast<int>(i) - 100;
-    found[i] = static_cast<Sum>(sum);
-    for (size_t k = 0; k < depth; ++k) sum += a[row * depth + k] * b[(warp * depth + k) * 8 + i % 8];
-    expected[i] = static_cast<Sum>(sum);
-  }
-  const auto made = [](const std::vector<int>& numbers) {
-    std::vector<Element> elements;
-    for (const int number : numbers) {
-      if constexpr (std::is_same_v<Element, __half>) {
-        elements.push_back(__float2half_rn(static_cast<float>(number)));
-      } else {
-        elements.push_back(static_cast<Element>(number));
-      }
-    }
-    return elements;
-  };
-  run(multiply<Element, kHalves, Sum>, made(a).data(), made(b).data(), found.data());
-  EXPECT_EQ(found, expected);
-}
-
-TEST(Emulator, AWarpMultipliesMatricesOfBytes) {
-  in_every_order([] {
-    compare_products<uint8_t, 1, int>();
-    compare_products<uint8_t, 2, int>();
-    compare_products<int8_t, 2, int>();
-  });
-}
-
-TEST(Emulator, AWarpMultipliesMatricesOfHalves) {
-  in_every_order([] { compare_products<__half, 2, float>(); });
 }
 
 TEST(Emulator, TheLastBlockSeesWhatTheOthersWrote) {

@@ -3,6 +3,7 @@
 
 #include <cuda_fp16.h>
 
+#include <bit>
 #include <cstdint>
 
 #include "emulator.h"
@@ -77,6 +78,13 @@ inline void multiply_halves(const unsigned (&a)[4], const unsigned (&b)[2], floa
   emulator::multiply_matrices<2>(a, b, place, [&](unsigned row, unsigned column, unsigned sum) {
     for (int i = 0; i < 32; i += 16) sums[sum] += half(row >> i) * half(column >> i);
   });
+}
+
+inline void multiply_floats(const unsigned (&a)[4], const unsigned (&b)[2], float (&sums)[4],
+                            const emulator::Place& place = {__builtin_FILE(), __builtin_LINE()}) {
+  const auto upper = [](unsigned bits) { return std::bit_cast<float>(bits & 0xffffe000U); };
+  emulator::multiply_matrices<2>(
+      a, b, place, [&](unsigned row, unsigned column, unsigned sum) { sums[sum] += upper(row) * upper(column); });
 }
 
 }  // namespace mmedge
