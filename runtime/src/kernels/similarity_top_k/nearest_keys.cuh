@@ -67,19 +67,20 @@ struct NearestKeys {
   // Bitonic, of all lists at once, the largest key first; zeros follow a list that is shorter than `most`.
   __device__ void sort(unsigned most) {
     const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
-    int size = 2 * kWarp;
+    int bits = 5;  // of the number of a pair in its list: a warp has pairs of one list
     const auto needed = static_cast<int>(most);
-    while (size < needed) size *= 2;
+    while (2 << bits < needed) ++bits;
+    const int pairs = 1 << bits, size = 2 * pairs;
     for (int i = thread; i < kLists * size; i += threads) {
-      const auto held = static_cast<int>(count[i / size]);
-      if (i % size >= held) keys[i / size][i % size] = 0;
+      const int list = i >> (bits + 1), at = i & (size - 1);
+      if (at >= static_cast<int>(count[list])) keys[list][at] = 0;
     }
     __syncthreads();
     for (int run = 2; run <= size; run *= 2) {
       for (int step = run / 2; step > 0; step /= 2) {
-        for (int pair = thread; pair < kLists * size / 2; pair += threads) {
-          const int at = pair % (size / 2), low = (at & ~(step - 1)) * 2 + (at & (step - 1));
-          uint64_t* const list = keys[pair / (size / 2)];
+        for (int pair = thread; pair < kLists * pairs; pair += threads) {
+          const int at = pair & (pairs - 1), low = (at & ~(step - 1)) * 2 + (at & (step - 1));
+          uint64_t* const list = keys[pair >> bits];
           const uint64_t a = list[low], b = list[low + step];
           if ((a < b) == ((low & run) == 0)) {
             list[low] = b;
