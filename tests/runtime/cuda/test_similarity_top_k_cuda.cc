@@ -181,8 +181,8 @@ using Elements = testing::Types<float, __half, int8_t>;
 TYPED_TEST_SUITE(SimilarityTopKCuda, Elements);
 
 TYPED_TEST(SimilarityTopKCuda, OfAnySizeGivesWhatTheCpuKernelGives) {
-  // One query, some, more than a block takes; rows of one value, of part of a vector, of whole ones, of vectors and a
-  // part, at any place; fewer rows than k.
+  // One query, some, many, more than a block takes; rows of one value, of part of a vector, of whole ones, of vectors
+  // and a part, at any place; fewer rows than k; more of many queries than are multiplied.
   for (const Sizes& sizes : std::vector<Sizes>{{1, 1, 1, 1},
                                                {5, 7, 1, 10},
                                                {300, 128, 1, 5},
@@ -191,7 +191,10 @@ TYPED_TEST(SimilarityTopKCuda, OfAnySizeGivesWhatTheCpuKernelGives) {
                                                {200, 100, 5, 20, 1, 28},
                                                {150, 33, 1, 9, 1, 4},
                                                {150, 33, 6, 9, 4, 0, 1},
-                                               {140, 32, 9, 17, 1, 0, 3}}) {
+                                               {140, 32, 9, 17, 1, 0, 3},
+                                               {520, 72, 17, 64, 2, 56},
+                                               {70, 3, 33, 5},
+                                               {140, 5, 6, 65}}) {
     for (const mme_metric metric : kMetrics) {
       SCOPED_TRACE(testing::Message() << sizes.count << " rows of " << sizes.dimension << ", metric " << metric);
       auto search = this->any(sizes, metric);
@@ -227,7 +230,7 @@ TYPED_TEST(SimilarityTopKCuda, FindsAsManyAsTheLimit) {
 
 TYPED_TEST(SimilarityTopKCuda, RowsThatAreNoNumbersRankLast) {
   if constexpr (!std::is_same_v<TypeParam, int8_t>) {
-    for (const int queries : {1, 2}) {
+    for (const int queries : {1, 2, 6}) {
       for (const mme_metric metric : kMetrics) {
         SCOPED_TRACE(testing::Message() << queries << " queries, metric " << metric);
         // Of infinities, a dot product is infinite too, or no number.
@@ -246,7 +249,7 @@ TYPED_TEST(SimilarityTopKCuda, RowsAndQueriesOfZerosScoreZero) {
   const auto value = [](int row, int column) { return row % 3 == 0 ? 0.0F : trit(row, column); };
   const auto query = [](int q, int column) { return q % 2 == 1 ? 0.0F : trit(q, column); };
   for (const mme_metric metric : kMetrics) {
-    for (const int queries : {1, 2}) {
+    for (const int queries : {1, 2, 6}) {
       Search<TypeParam>({50, 9, queries, 50}, metric, value, query).run_and_check(metric != MME_COSINE);
     }
   }
@@ -266,7 +269,7 @@ TYPED_TEST(SimilarityTopKCuda, TinyHugeAndIdenticalRowsScoreExactly) {
   for (const float size : {1.0F, 1e-42F, 1e37F}) {
     const auto query = [&](int q, int column) { return value(6 + 4 * q, column) * size; };
     for (const mme_metric metric : kMetrics) {
-      for (const int queries : {1, 3}) {
+      for (const int queries : {1, 3, 5}) {
         SCOPED_TRACE(testing::Message() << "metric " << metric << ", queries of size " << size);
         Search<TypeParam>({40, 20, queries, 12}, metric, value, query).run_and_check();
       }
@@ -313,7 +316,7 @@ TYPED_TEST(SimilarityTopKCuda, SizesOutOfRangeAreRefused) {
 // ------------------------------------------------------------------------------
 
 TEST(SimilarityTopKCudaRanking, EqualScoresRankByRow) {
-  for (const Sizes& sizes : std::vector<Sizes>{{600, 4, 1, 100}, {600, 4, 7, 100, 2}}) {
+  for (const Sizes& sizes : std::vector<Sizes>{{600, 4, 1, 100}, {600, 4, 7, 100, 2}, {600, 4, 7, 60, 2}}) {
     in_every_order([&] {
       randoms.seed(3);
       Search<float>(sizes, MME_EUCLIDEAN, trit, trit).run_and_check(true);
@@ -327,7 +330,8 @@ TEST(SimilarityTopKCudaRanking, EqualScoresRankByRow) {
 TEST(SimilarityTopKCudaRanking, OfRowsInOrderTheNearestAreFound) {
   const auto rising = [](int row, int) { return static_cast<float>(row); };
   const auto falling = [](int row, int) { return static_cast<float>(-row); };
-  for (const Sizes& sizes : std::vector<Sizes>{{5000, 1, 1, 10}, {5000, 1, 1, 200}, {3000, 1, 3, 120}}) {
+  for (const Sizes& sizes :
+       std::vector<Sizes>{{5000, 1, 1, 10}, {5000, 1, 1, 200}, {3000, 1, 3, 120}, {3000, 1, 5, 64}}) {
     Search<float>(sizes, MME_DOT, rising, one).run_and_check(true);
     Search<float>(sizes, MME_DOT, falling, one).run_and_check(true);
   }
@@ -335,8 +339,12 @@ TEST(SimilarityTopKCudaRanking, OfRowsInOrderTheNearestAreFound) {
 
 // There are more than there is room for the best row of each, and the last has the nearest.
 TEST(SimilarityTopKCudaRanking, WhatAnyNumberOfBlocksFoundIsMerged) {
-  const auto scattered = [](int row, int) { return static_cast<float>(row == 256 * 128 ? 99991 : row * 7919 % 99991); };
-  Search<float>({257 * 128, 1, 2, 20, 130}, MME_DOT, scattered, one).run_and_check(true);
+  for (const Sizes& sizes : std::vector<Sizes>{{257 * 128, 1, 2, 20, 130}, {81 * 256, 1, 5, 20, 41}}) {
+    const auto scattered = [&](int row, int) {
+      return static_cast<float>(row == sizes.count - 100 ? 99991 : row * 7919 % 99991);
+    };
+    Search<float>(sizes, MME_DOT, scattered, one).run_and_check(true);
+  }
 }
 
 }  // namespace

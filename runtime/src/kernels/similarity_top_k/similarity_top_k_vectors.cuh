@@ -73,6 +73,16 @@ __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(__half value) { return __half2float(value); }
 __device__ inline float to_float(int8_t value) { return static_cast<float>(value); }
 
+// Of four values, of int8 as the word that holds them.
+template <class Square>
+__device__ Square add_squares(unsigned word, const float4& v, Square sum) {
+  if constexpr (std::is_same_v<Square, int>) {
+    return __dp4a(static_cast<int>(word), static_cast<int>(word), sum);
+  } else {
+    return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
+  }
+}
+
 // Of a vector, which are worked on at a time: more would take too many registers.
 template <class Element>
 constexpr int kGroups = std::min(kVectorValues<Element> / 4, 2);
@@ -87,13 +97,7 @@ __device__ void add_vectors(const RowVector (&vectors)[kRows], const float4 (&qu
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const float4 v = values[r] = unpack<Element>(vectors[r], group);
-      if constexpr (kDistance) continue;
-      if constexpr (std::is_same_v<Square, int>) {
-        const auto word = static_cast<int>(vectors[r].words[group]);
-        squares[r] = __dp4a(word, word, squares[r]);
-      } else {
-        squares[r] = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, squares[r]))));
-      }
+      if constexpr (!kDistance) squares[r] = add_squares(vectors[r].words[group], v, squares[r]);
     }
 #pragma unroll
     for (int t = 0; t < kQueries; ++t) {
