@@ -253,8 +253,9 @@ def graph_for_tensorrt(manifest: Manifest) -> Graph:
 
 
 def default_cache() -> Path:
-    """mmedge/engines in $XDG_CACHE_HOME, or in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmedge" / "engines"
+    """mmedge/engines in $XDG_CACHE_HOME, where that is an absolute path, or in ~/.cache: where sessions look."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "mmedge" / "engines"
 
 
 def _check_writable(folder: Path) -> None:

@@ -228,3 +228,34 @@ def test_arrays_on_the_gpu_go_in_and_out_without_a_copy(digits_bundle: Path, tmp
     write_engine(tmp_path, digits_bundle, (digits_bundle / "model.onnx").read_bytes())
     done = run_on_host_gpu(WHOLE_WAY, digits_bundle, tmp_path)
     assert done.stdout == "done\n", done.stderr
+
+
+WHERE_BUILT = """
+    import os
+    import sys
+    from pathlib import Path
+
+    bundle, home, cache = sys.argv[1:]
+    os.environ["HOME"] = home
+    os.environ.pop("XDG_CACHE_HOME", None)
+    if cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+    os.chdir(home)  # where a relative path leads
+
+    import mmedge
+    from mmedge.building import default_cache
+
+    mmedge.Session(bundle, engine="tensorrt")
+    print(default_cache())
+"""
+
+
+@needs_host_gpu
+@pytest.mark.parametrize("cache", ["", "caches", "absolute"])
+def test_engines_are_looked_for_where_they_are_built(digits_bundle: Path, tmp_path: Path, cache: str) -> None:
+    given = str(tmp_path / "mine") if cache == "absolute" else cache  # one that is relative does not count
+    folder = (tmp_path / "mine" if cache == "absolute" else tmp_path / ".cache") / "mmedge" / "engines"
+    folder.mkdir(parents=True)
+    write_engine(folder, digits_bundle, (digits_bundle / "model.onnx").read_bytes())
+    done = run_on_host_gpu(WHERE_BUILT, digits_bundle, tmp_path, given)
+    assert done.stdout == f"{folder}\n", done.stderr
