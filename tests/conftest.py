@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import make_bundles
 import numpy as np
 import pytest
 import soundfile
 import yaml
 from PIL import Image
+
+hypothesis.settings.register_profile("mmedge", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("mmedge")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
