@@ -54,15 +54,15 @@ data/av-digits/README.md: $(wildcard mmedge/data/*.py) | build/install.stamp
 	@touch $@
 
 runs/av-digits/metrics.json: data/av-digits/README.md recipes/av-digits.yaml $(KERNELS) \
-                             $(wildcard mmedge/models/*.py mmedge/training/*.py)
+                             $(wildcard mmedge/models/*.py mmedge/training/*.py mmedge/training/*/*.py mmedge/metrics/*.py)
 	$(BIN)/mmedge train recipes/av-digits.yaml
 
-$(BUNDLE)/manifest.json: runs/av-digits/metrics.json $(wildcard export/*.py)
+$(BUNDLE)/manifest.json: runs/av-digits/metrics.json mmedge/exporting.py $(wildcard export/*.py calibration/*.py)
 	@mkdir -p build/demo
 	$(BIN)/mmedge export runs/av-digits -o $(BUNDLE) --overwrite
 	@touch $@
 
-build/demo/evaluation.json: $(BUNDLE)/manifest.json
+build/demo/evaluation.json: $(BUNDLE)/manifest.json mmedge/evaluation.py $(wildcard mmedge/metrics/*.py runtime/*.py)
 	$(BIN)/mmedge evaluate $(BUNDLE) data/av-digits --json > $@
 
 # ---- Checks ----------------------------------------------------------------------------------------------------------
@@ -92,15 +92,15 @@ docs: build/install.stamp  ## Write the pages made of the header's comments, the
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_training.py
 
-build/bundles/digits.mme: build/install.stamp tests/make_bundles.py mmedge/exporting.py \
-                          $(wildcard export/*.py calibration/*.py runtime/*.py mmedge/models/*.py)
+build/bundles.stamp: build/install.stamp tests/make_bundles.py mmedge/exporting.py \
+                     $(wildcard export/*.py calibration/*.py runtime/*.py mmedge/models/*.py)
 	$(BIN)/python tests/make_bundles.py build/bundles
 	@touch $@
 
 ENGINE = MMEDGE_TEST_BUNDLES=$(CURDIR)/build/bundles \
          MMEDGE_ONNXRUNTIME=$$($(BIN)/python -c 'from mmedge.runtime.native import find_onnxruntime as f; print(f())')
 
-test-cpp: build/bundles/digits.mme  ## The C and C++ tests, plain, under ASan and UBSan, and the threaded ones under TSan
+test-cpp: build/bundles.stamp  ## The C and C++ tests, plain, under ASan and UBSan, and the threaded ones under TSan
 	cmake -S . -B build/release -G Ninja -DMMEDGE_TESTS=ON > build/configure.log
 	cmake -S . -B build/asan -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug \
 	  > build/configure.log
@@ -133,7 +133,7 @@ gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels aga
 	LD_LIBRARY_PATH=$(CURDIR)/build/gpu/runtime $(BIN)/pytest -rs tests/gpu
 	$(BIN)/python benchmarks/gpu/bench_kernels.py
 
-fuzz: build/bundles/digits.mme  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time
+fuzz: build/bundles.stamp  ## Fuzz the C API, FUZZ_SECONDS (600) for each target, two at a time
 	cmake -S . -B build/fuzz -G Ninja -DMMEDGE_TESTS=ON -DMMEDGE_SANITIZE=fuzzer-no-link,address,undefined \
 	  -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14 > build/configure.log
 	cmake --build build/fuzz
@@ -146,7 +146,7 @@ build/aarch64/fetched.stamp: build/venv.stamp constraints.txt $(wildcard scripts
 	sh scripts/fetch-aarch64.sh
 	@touch $@
 
-test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and C++ tests, cross-built and emulated
+test-aarch64: build/bundles.stamp build/aarch64/fetched.stamp  ## The C and C++ tests, cross-built and emulated
 	cmake -S . -B build/aarch64/release -G Ninja -DMMEDGE_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake \
 	  > build/configure.log
 	cmake --build build/aarch64/release
@@ -155,7 +155,7 @@ test-aarch64: build/bundles/digits.mme build/aarch64/fetched.stamp  ## The C and
 	ctest --test-dir build/aarch64/release --timeout 300 --output-on-failure -j 2
 
 test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests, one process per core
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
 test-all: test  ## Every check, and every head with every fusion and every encoder (an hour more)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/end_to_end/test_families.py --full-product
