@@ -120,3 +120,22 @@ def test_noise_is_measured_layer_by_layer(small_graph: onnx.ModelProto) -> None:
 def test_a_graph_is_about_as_fast_as_itself(small_graph: onnx.ModelProto) -> None:
     x = np.zeros((1, 3, 6, 6), np.float32)
     assert Stopwatch(small_graph, {"x": x}).speedup(small_graph) == pytest.approx(1, rel=0.9)
+
+
+def test_a_graph_with_a_tenth_of_the_work_is_faster() -> None:
+    def product(size: int) -> onnx.ModelProto:
+        weight = onnx.numpy_helper.from_array(np.ones((size, size), np.float32), "weight")
+        slots = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, None]) for name in "xy"]
+        # The first of x's values, as many as the weight takes.
+        ends = onnx.numpy_helper.from_array(np.array([size]), "end")
+        starts = onnx.numpy_helper.from_array(np.array([0]), "start")
+        axes = onnx.numpy_helper.from_array(np.array([1]), "axes")
+        nodes = [
+            onnx.helper.make_node("Slice", ["x", "start", "end", "axes"], ["part"]),
+            onnx.helper.make_node("MatMul", ["part", "weight"], ["y"]),
+        ]
+        graph = onnx.helper.make_graph(nodes, "product", slots[:1], slots[1:], [weight, ends, starts, axes])
+        return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+
+    stopwatch = Stopwatch(product(2048), {"x": np.ones((1, 2048), np.float32)})
+    assert stopwatch.speedup(product(640)) > 2

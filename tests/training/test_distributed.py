@@ -39,6 +39,8 @@ def test_two_processes_take_the_steps_of_one(
     assert printed["validation"] == metrics["validation"]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
+    for name, values_of_one in one.items():
+        np.testing.assert_allclose(two[name].numpy(), values_of_one.numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
         path.name for path in (tmp_path / "one").iterdir()
     )
