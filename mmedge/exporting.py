@@ -77,8 +77,8 @@ def export_checkpoint(
 ) -> ExportedBundle:
     """Export the model in `checkpoint` to the bundle `destination`.
 
-    The parity gate compares `parity_samples` samples spread evenly over the split of `data`; the bundle's accuracy on
-    the whole split is kept as evidence. Raises as `export_bundle`, `load_checkpoint` and `read_split` do.
+    The parity gate compares `parity_samples` samples spread over the split of `data`; the bundle's accuracy on the
+    whole split is kept as evidence. Raises as `export_bundle`, `load_checkpoint` and `read_split` do.
     """
     if parity_samples < 1:
         raise InvalidArgument(f"found {parity_samples} samples for the parity gate; expected at least 1")

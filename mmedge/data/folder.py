@@ -141,9 +141,12 @@ def read_split(
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """So many of `samples`, or all, evenly from the first on."""
+    """So many of `samples`, or all, in their order: one drawn by a fixed seed from each of `count` equal parts. (Every
+    n-th would be all of one kind where the rows come in a round of kinds.)
+    """
     count = min(count, len(samples))
-    return [samples[number * len(samples) // count] for number in range(count)]
+    ends = np.arange(count + 1) * len(samples) // max(count, 1)
+    return [samples[number] for number in np.random.default_rng(0).integers(ends[:-1], ends[1:])]
 
 
 class _Rows:

@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(random.integers(0, 256, (70, 80), dtype=np.uint8)).save(folder / f"{number}.png")
             soundfile.write(folder / f"{number}.wav", random.normal(0, 0.1, 8000), 8000)
             row = {"image_file_name": f"{number}.png", "label": make_bundles.LABELS[number % 3]}
-            rows.append(json.dumps(row | ({"audio_file_name": f"{number}.wav"} if number else {})))
+            rows.append(json.dumps(row | ({} if number == 1 else {"audio_file_name": f"{number}.wav"})))
         (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
     return root
 
@@ -94,7 +94,7 @@ def test_a_calibrated_bundle_computes_in_integers_and_says_what_it_lost(
     assert manifest.evidence["parity"] == read_manifest(bundle).evidence["parity"]
     calibration = read_calibration(made / "calibration.json")
     assert calibration.samples == 5
-    assert calibration.rows == 4 * 3 + 1  # the first row has only its picture
+    assert calibration.rows == 4 * 3 + 1  # the first row taken has only its picture
     first, second = (onnx.load(made / graph.path) for graph in manifest.graphs)
     fused = {node.name for node in onnx.load(bundle / "model.onnx").graph.node if node.domain}
     for model, choice, left_out in ((first, "chosen", set()), (second, "largest", fused)):

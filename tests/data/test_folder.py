@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mmedge.data.folder import read_split, spread
+from mmedge.data.folder import Sample, read_split, spread
 from mmedge.runtime import Audio, Preprocessor
 from mmedge.runtime.errors import DataError
 
@@ -51,15 +51,40 @@ def test_a_row_gives_its_files_label_and_other_columns(folder: Path) -> None:
     assert inputs["audio"].sample_rate == 8000
 
 
-@pytest.mark.parametrize(("rows", "count"), [(399, 200), (15, 8), (8, 8), (3, 8), (1000, 3)])
-def test_some_rows_are_taken_evenly_of_all(folder: Path, rows: int, count: int) -> None:
+def numbered(folder: Path, rows: int) -> list[Sample]:
     write(folder, *({"label": "a", "text": str(number)} for number in range(rows)))
-    samples = read_split(folder.parent, folder.name, ["text"])
-    numbers = [int(sample.text or "") for sample in spread(samples, count)]
-    assert len(numbers) == min(count, rows)
-    gaps = np.diff([*numbers, rows])
-    assert numbers[0] == 0
-    assert gaps.max() - gaps.min() <= 1
+    return read_split(folder.parent, folder.name, ["text"])
+
+
+def numbers_of(samples: list[Sample]) -> list[int]:
+    return [int(sample.text or "") for sample in samples]
+
+
+@pytest.mark.parametrize(("rows", "count"), [(399, 200), (15, 8), (8, 8), (3, 8), (1000, 3), (1, 1)])
+def test_one_row_is_taken_of_each_of_as_many_parts(folder: Path, rows: int, count: int) -> None:
+    numbers = numbers_of(spread(numbered(folder, rows), count))
+    count = min(count, rows)
+    parts = [range(number * rows // count, (number + 1) * rows // count) for number in range(count)]
+    assert len(numbers) == count
+    assert all(number in part for number, part in zip(numbers, parts, strict=True))
+
+
+@pytest.mark.parametrize("count", range(1, 41))
+def test_any_number_of_rows_is_taken_once_in_order_and_the_same_again(folder: Path, count: int) -> None:
+    samples = numbered(folder, 40)
+    numbers = numbers_of(spread(samples, count))
+    assert len(numbers) == count
+    assert numbers == sorted(set(numbers))
+    assert numbers == numbers_of(spread(samples, count))
+
+
+@pytest.mark.parametrize("kinds", [2, 3, 4, 10, 20])
+def test_rows_that_come_in_a_round_of_kinds_are_not_all_of_one(folder: Path, kinds: int) -> None:
+    # 200 of these are every 20th.
+    numbers = numbers_of(spread(numbered(folder, 4000), 200))
+    found = np.bincount([number % kinds for number in numbers], minlength=kinds)
+    expected = 200 / kinds
+    assert (np.abs(found - expected) < 4 * np.sqrt(expected)).all()  # four deviations of chance
 
 
 @pytest.mark.parametrize("absent", [{}, {"audio_file_name": None}])
