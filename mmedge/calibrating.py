@@ -112,11 +112,12 @@ def calibrate_bundle(
     Raises:
         BundleError: there is no such bundle, or the destination exists. DataError: as `read_split`.
         InvalidArgument: it has fewer bits already or is not for ONNX Runtime.
-        CalibrationError: a tensor has no range, the ranges given are of something else, TensorRT's graph loses more
-            than the budget, or "int8" is asked for and it has no layer in INT8.
+        CalibrationError: a tensor has no range, a modality is in no row, the ranges given are of something else,
+            TensorRT's graph loses more than the budget, or "int8" is asked for and it has no layer in INT8.
     """
     check_destination(destination, overwrite)
     work = _Work(bundle, destination, data, settings, progress)
+    work.check_held_out()
     ranges = {} if settings.precision == "fp16" else work.calibrate().ranges
     before = work.score(None)
     after, graph, search, candidates = before, work.model, None, list[onnx.ModelProto]()
@@ -189,7 +190,17 @@ class _Work:
         rows = read_split(data, settings.calibration_split, modalities, labels)
         self._rows = spread(rows, settings.samples)
         self._held_out = read_split(data, settings.evaluation_split, modalities, labels)
+        self._modalities = modalities
         self._calibration: Calibration | None = None
+
+    def check_held_out(self) -> None:
+        """Raise CalibrationError where the budget could not be held for a modality."""
+        missing = _in_no_row(self._held_out, self._modalities)
+        if missing:
+            raise CalibrationError(
+                f"no row of the split {self._settings.evaluation_split} has {missing}, and accuracy is measured there, "
+                "so the budget would not hold with it; measure on another split or other data"
+            )
 
     def score(self, graph: onnx.ModelProto | None, stage: str = "accuracy, fp32") -> Evaluation:
         """The accuracy of the bundle with another graph; None: with its own."""
@@ -278,6 +289,13 @@ class _Work:
 
     def calibrate(self) -> Calibration:
         """The ranges, taken or read; what is written from now on has them beside it."""
+        unseen = _in_no_row(self._rows, self._modalities)
+        if unseen:
+            raise CalibrationError(
+                f"none of the {len(self._rows)} rows of the split {self._settings.calibration_split} that ranges are "
+                f"taken from has {unseen}, so what it goes through would have none; take another split, other data or "
+                "more samples"
+            )
         origin = Origin.of(self.model, self.manifest, _data_hash(self._rows), self._settings.method)
         if self._settings.ranges is not None:
             file = self._settings.ranges
@@ -378,6 +396,12 @@ def accuracy_drop(before: Evaluation, after: Evaluation) -> float:
             gain = new.main.value - old.main.value
             worse.append(100 * (-gain if old.main.larger_is_better else gain))
     return max(worse[-1], mean(worse))
+
+
+def _in_no_row(rows: Sequence[Sample], modalities: Sequence[str]) -> str:
+    """Those modalities that no row has, as a sentence names them."""
+    there = {modality for sample in rows for modality in sample.modalities}
+    return " or ".join(modality for modality in modalities if modality not in there)
 
 
 def _data_hash(rows: Sequence[Sample]) -> str:
