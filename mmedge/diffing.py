@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -21,12 +23,12 @@ def diff_bundles(
 ) -> Divergence:
     """Find where the graphs for `target` of two bundles part, on rows of a split under every subset of modalities.
 
-    Both graphs get what the first bundle's preprocessing makes. Where they part and `save` is given, that folder gets
-    what shows it (see `write_reproduction`).
+    Both graphs get the same tensors, so that the preprocessing of both has to be the same. Where they part and `save`
+    is given, that folder gets what shows it (see `write_reproduction`).
 
     Raises:
-        InvalidArgument: their inputs differ, no sample is asked for, the tolerance is no number from 0 on, or `save` is
-            there already.
+        InvalidArgument: their inputs or their preprocessing differ, no sample is asked for, the tolerance is no number
+            from 0 on, or `save` is there already.
         BundleError, DataError, CalibrationError: as `read_manifest`, `read_split` and `find_divergence`.
     """
     if samples < 1:
@@ -40,6 +42,7 @@ def diff_bundles(
         (entry.name, entry.shape) for entry in other.inputs
     ]:
         raise InvalidArgument(f"{first} and {second} take other inputs; expected two bundles of one model")
+    _check_preprocessing(manifest, other, second)
     preprocessors = {entry.name: Preprocessor(entry.preprocess, first) for entry in manifest.inputs}
     names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
     labels = None if manifest.task == "embedding" else manifest.labels
@@ -55,6 +58,24 @@ def diff_bundles(
         save.mkdir(parents=True)
         write_reproduction(save, *graphs, found, rows)
     return found
+
+
+def _check_preprocessing(manifest: Manifest, other: Manifest, second: Path) -> None:
+    for entry, its in zip(manifest.inputs, other.inputs, strict=True):
+        for key in sorted(entry.preprocess.keys() | its.preprocess.keys()):
+            expected, found = (_setting(*side, key) for side in ((manifest, entry.preprocess), (other, its.preprocess)))
+            if found != expected:
+                raise InvalidArgument(
+                    f"preprocessing of the input {entry.name}: {second} has {key} {found}, expected {expected} as in "
+                    "the first; both graphs get the same tensors, so compare two bundles that prepare them alike"
+                )
+
+
+def _setting(manifest: Manifest, preprocess: Mapping[str, Any], key: str) -> str:
+    """A key's value as it is told; of a file in the bundle its hash too."""
+    value = preprocess.get(key)
+    file = manifest.files.get(value) if isinstance(value, str) else None
+    return "not there" if value is None else f"{value!r}" + (f" of SHA-256 {file.sha256[:12]}" if file else "")
 
 
 def _graph(bundle: Path, manifest: Manifest, target: str) -> onnx.ModelProto:

@@ -43,9 +43,9 @@ def diff(
 ) -> None:
     """Find the first tensor where the bundles FIRST and SECOND of one model part.
 
-    Runs both graphs on rows of the data, under every subset of their modalities, and compares each tensor that both
-    compute. Names the node that makes the first one too far off, and whose weights it uses. The exit code is 1 where
-    they part.
+    Runs both graphs on the same tensors, made of rows of the data, under every subset of their modalities, and compares
+    each tensor that both compute. Bundles whose preprocessing differs are refused. Names the node that makes the first
+    tensor too far off, and whose weights it uses. The exit code is 1 where they part.
 
     \b
     Example:

@@ -109,3 +109,33 @@ def test_what_cannot_be_compared_is_refused(digits_bundle: Path, bundles: Path, 
         done = invoke("diff", *arguments)
         assert done.exit_code == 2, arguments
         assert message in done.stderr
+
+
+def twin(bundle: Path, destination: Path, number: int, replaced: Any, files: dict[str, bytes]) -> Path:
+    """The bundle with other preprocessing of one of its inputs, or other files."""
+    manifest = read_manifest(bundle)
+    inputs = list(manifest.inputs)
+    inputs[number] = inputs[number].model_copy(update={"preprocess": inputs[number].preprocess | replaced})
+    kept = {name: (bundle / name).read_bytes() for name in manifest.files}
+    destination.mkdir()
+    write_bundle(destination, manifest.model_copy(update={"inputs": inputs}), kept | files)
+    return destination
+
+
+def test_bundles_of_other_preprocessing_are_refused_by_its_key(
+    digits_bundle: Path, bundles: Path, data: Path, tmp_path: Path
+) -> None:
+    other = twin(digits_bundle, tmp_path / "mean.mme", 0, {"mean": [0.0]}, {})
+    done = invoke("diff", digits_bundle, other, "--data", data)
+    assert done.exit_code == 2
+    expected = read_manifest(digits_bundle).inputs[0].preprocess["mean"]
+    assert f"preprocessing of the input image: {other} has mean [0.0], expected {expected}" in done.stderr
+    other = twin(digits_bundle, tmp_path / "more.mme", 1, {"emphasis": 0.97}, {})
+    done = invoke("diff", digits_bundle, other, "--data", data)
+    assert done.exit_code == 2
+    assert f"the input audio: {other} has emphasis 0.97, expected not there" in done.stderr
+    words = bundles / "words.mme"
+    other = twin(words, tmp_path / "words.mme", 0, {}, {"tokenizer.json": b"{}"})
+    done = invoke("diff", words, other, "--data", data)
+    assert done.exit_code == 2
+    assert f"the input text: {other} has tokenizer 'tokenizer.json' of SHA-256 44136fa355b3, expected" in done.stderr
