@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,15 +151,19 @@ def _named(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
 
 
 def write_reproduction(
-    folder: Path, first: onnx.ModelProto, second: onnx.ModelProto, found: Divergence, rows: Sequence[Row]
+    folder: Path,
+    first: onnx.ModelProto,
+    second: onnx.ModelProto,
+    found: Divergence,
+    row: Mapping[str, npt.NDArray[Any]],
 ) -> None:
     """Leave in `folder` what shows the divergence: of each graph the part from the nearest tensors that both compute to
-    the first that is too far off, first.onnx and second.onnx, and what each takes in the worst sample, first.npz and
-    second.npz.
+    the first that is too far off, first.onnx and second.onnx, and what each takes of `row`, the worst sample,
+    first.npz and second.npz.
     """
     assert found.first is not None
     others = [entry for entry in found.tensors if entry.tensor != found.first.tensor]
-    feeds = {name: value[None] for name, value in dict(rows)[found.first.worst].items()}
+    feeds = {name: value[None] for name, value in row.items()}
     for model, name, output, cuts in (
         (first, "first", found.first.tensor, {entry.tensor for entry in others}),
         (second, "second", found.first.reading, {entry.reading for entry in others}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -46,17 +46,21 @@ def diff_bundles(
     preprocessors = {entry.name: Preprocessor(entry.preprocess, first) for entry in manifest.inputs}
     names: dict[str, str] = {entry.modality: entry.name for entry in manifest.inputs}
     labels = None if manifest.task == "embedding" else manifest.labels
-    rows: list[Row] = []
-    for sample in spread(read_split(data, split, list(names), labels), samples):
-        inputs = {names[modality]: value for modality, value in sample.load().items()}
-        for row in subset_rows(manifest, inputs, preprocessors):
-            there = [entry.name for entry, shown in zip(manifest.inputs, row[manifest.presence], strict=True) if shown]
-            rows.append((f"line {sample.line} with {' + '.join(there)}", row))
+    chosen = spread(read_split(data, split, list(names), labels), samples)
+
+    def rows() -> Iterator[Row]:
+        for sample in chosen:
+            inputs = {names[modality]: value for modality, value in sample.load().items()}
+            for row in subset_rows(manifest, inputs, preprocessors):
+                shown = zip(manifest.inputs, row[manifest.presence], strict=True)
+                yield f"line {sample.line} with {' + '.join(entry.name for entry, there in shown if there)}", row
+
     graphs = _graph(first, manifest, target), _graph(second, other, target)
-    found = find_divergence(*graphs, rows, tolerance)
-    if found and save is not None:
+    found = find_divergence(*graphs, rows(), tolerance)
+    if found.first is not None and save is not None:
+        worst = found.first.worst
         save.mkdir(parents=True)
-        write_reproduction(save, *graphs, found, rows)
+        write_reproduction(save, *graphs, found, next(row for sample, row in rows() if sample == worst))
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from mmedge.cli import cli
+from mmedge.diffing import diff_bundles
 from mmedge.export.writing import write_bundle
 from mmedge.runtime.manifest import read_manifest
 
@@ -139,3 +142,23 @@ def test_bundles_of_other_preprocessing_are_refused_by_its_key(
     done = invoke("diff", words, other, "--data", data)
     assert done.exit_code == 2
     assert f"the input text: {other} has tokenizer 'tokenizer.json' of SHA-256 44136fa355b3, expected" in done.stderr
+
+
+def test_rows_are_not_kept(digits_bundle: Path, data: Path, tmp_path: Path) -> None:
+    many = tmp_path / "validation"
+    shutil.copytree(data / "validation", many)
+    rows = (many / "metadata.jsonl").read_text()
+    (many / "metadata.jsonl").write_text(rows * 50)
+    sizes = [np.prod(entry.shape) * 4 for entry in read_manifest(digits_bundle).inputs]
+
+    def peak(samples: int) -> int:
+        tracemalloc.start()
+        try:
+            options = {"split": "validation", "tolerance": 0.0, "target": "onnxruntime", "save": None}
+            assert not diff_bundles(digits_bundle, digits_bundle, tmp_path, samples=samples, **options)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(4)  # what is imported and kept
+    assert peak(200) - peak(4) < 0.25 * 196 * 3 * sum(sizes)
