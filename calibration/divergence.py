@@ -116,13 +116,7 @@ def find_divergence(
 
 def _pairs(first: onnx.ModelProto, second: onnx.ModelProto) -> dict[str, str]:
     """By tensor of the first graph, in its order: what the second has of it."""
-    there = GraphIndex(second.graph)
-    readings = {
-        node.input[0].rpartition("/")[0].removesuffix("/rows"): node.output[0]
-        for node in second.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in there.producers
-    }
-    floats = _floats(first)
+    there, readings, floats = GraphIndex(second.graph), _readings(second), _floats(first)
     pairs = {}
     for node in first.graph.node:
         for name in node.output:
@@ -130,8 +124,17 @@ def _pairs(first: onnx.ModelProto, second: onnx.ModelProto) -> dict[str, str]:
                 if name in there.producers:
                     pairs[name] = name
                 elif name in readings:
-                    pairs[name] = readings[name]
+                    pairs[name] = readings[name][-1]
     return pairs
+
+
+def _readings(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """By tensor that the graph has in integers: what reads them, each for one node."""
+    there, found = GraphIndex(model.graph), dict[str, list[str]]()
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in there.producers:
+            found.setdefault(node.input[0].rpartition("/")[0].removesuffix("/rows"), []).append(node.output[0])
+    return found
 
 
 def _floats(model: onnx.ModelProto) -> set[str]:
@@ -163,10 +166,13 @@ def write_reproduction(
     """
     assert found.first is not None
     others = [entry for entry in found.tensors if entry.tensor != found.first.tensor]
+    read = {entry.reading for entry in others}
+    # One reading of the integers was compared, and each node that takes them has its own.
+    read |= {name for names in _readings(second).values() if read.intersection(names) for name in names}
     feeds = {name: value[None] for name, value in row.items()}
     for model, name, output, cuts in (
         (first, "first", found.first.tensor, {entry.tensor for entry in others}),
-        (second, "second", found.first.reading, {entry.reading for entry in others}),
+        (second, "second", found.first.reading, read),
     ):
         part = part_of(model, output, cuts)
         inputs = [value.name for value in part.graph.input]
