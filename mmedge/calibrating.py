@@ -71,8 +71,8 @@ class Settings:
     much in FP16 are FP32 in all of them.
 
     samples: rows of `calibration_split` to take ranges from by `method`; ranges: a calibration.json of just these to
-    read instead, or a bundle with one. max_accuracy_drop: points of a hundred that accuracy on `evaluation_split` may
-    fall, as `accuracy_drop` has it.
+    read instead, or a bundle with one; "fp16" reads none of these. max_accuracy_drop: points of a hundred that accuracy
+    on `evaluation_split` may fall, as `accuracy_drop` has it.
 
     Raises:
         InvalidArgument: there are no samples, or the drop is no number from 0 on.
@@ -187,9 +187,11 @@ class _Work:
         self.layers = quantizable(self.model)
         modalities = bundle_predictor(bundle)[1]
         labels = None if self.manifest.task == "embedding" else self.manifest.labels
-        rows = read_split(data, settings.calibration_split, modalities, labels)
-        self._rows = spread(rows, settings.samples)
         self._held_out = read_split(data, settings.evaluation_split, modalities, labels)
+        if settings.precision == "fp16":  # takes no ranges, but is timed on rows
+            self._rows = self._held_out
+        else:
+            self._rows = spread(read_split(data, settings.calibration_split, modalities, labels), settings.samples)
         self._modalities = modalities
         self._calibration: Calibration | None = None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mmedge.cli.calibrated import calibration_options, print_calibrated, tell_point
+from mmedge.cli.calibrated import calibration_options, print_calibrated, refuse_options_not_read, tell_point
 from mmedge.cli.ui import json_option, print_json, print_next, progress_bar
 
 
@@ -31,7 +31,7 @@ def calibrate(
     Interrupted while it takes ranges, it goes on when started again.
 
     With --precision int8 a graph for TensorRT that loses too much, or has no layer in INT8, is an error; with auto it
-    becomes FP16 or FP32. With fp16 only TensorRT's graph changes: a CPU computes faster in FP32.
+    becomes FP16 or FP32. With fp16 only TensorRT's graph changes: a CPU computes faster in FP32. It takes no ranges.
 
     \b
     Example:
@@ -39,6 +39,7 @@ def calibrate(
     """
     from mmedge.calibrating import Settings, calibrate_bundle
 
+    refuse_options_not_read(options["precision"])
     with progress_bar() as progress:
         made = calibrate_bundle(
             bundle,

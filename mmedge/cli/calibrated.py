@@ -54,16 +54,20 @@ def calibration_options(precisions: Sequence[str], default: str) -> Callable[[Co
     return add
 
 
-def refuse_calibration_options() -> None:
-    """Raise where the command was given an option that only calibration reads, and is not to calibrate."""
+def refuse_options_not_read(precision: str) -> None:
+    """Raise where the command was given an option that does nothing with this precision: FP16 takes no ranges, and FP32
+    has no budget either.
+    """
     from mmedge.runtime.errors import InvalidArgument
 
+    of_ranges = ("ranges", "samples", "calibration_split", "method")
+    idle = {"fp32": (*of_ranges, "max_accuracy_drop"), "fp16": of_ranges}.get(precision, ())
     context = click.get_current_context()
-    names = ("ranges", "max_accuracy_drop", "samples", "calibration_split", "method")
-    given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    given = [name for name in idle if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise InvalidArgument(f"{options} with --precision fp32: these need --precision int8, fp16 or auto")
+        wanted = "int8, fp16 or auto" if given == ["max_accuracy_drop"] else "int8 or auto"
+        raise InvalidArgument(f"{options} with --precision {precision}: these need --precision {wanted}")
 
 
 def tell_point(point: Point) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from mmedge.cli.calibrated import calibration_options, print_calibrated, refuse_calibration_options, tell_point
+from mmedge.cli.calibrated import calibration_options, print_calibrated, refuse_options_not_read, tell_point
 from mmedge.cli.ui import json_option, megabytes, print_json, print_next, print_table, progress_bar
 
 
@@ -60,8 +60,7 @@ def export(
     from mmedge.exporting import export_checkpoint, training_data
     from mmedge.runtime.errors import InvalidArgument
 
-    if precision == "fp32":
-        refuse_calibration_options()
+    refuse_options_not_read(precision)
     check_destination(output, overwrite)
     written_for = find_target(target)
     if precision != "fp32" and not target.startswith("onnxruntime"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,18 +139,41 @@ def test_an_export_can_be_calibrated_at_once(data: Path, tmp_path: Path) -> None
     assert "--precision int8 with --target tensorrt-rtx" in done.stderr
 
 
-def test_an_export_in_single_precision_takes_no_option_of_calibration(tmp_path: Path) -> None:
-    for option, value in (
-        ("--ranges", tmp_path),
-        ("--max-accuracy-drop", 0.5),  # what it is anyhow
-        ("--method", "minmax"),
-        ("--samples", 3),
-        ("--calibration-split", "test"),
-    ):
-        arguments = ["export", tmp_path / "checkpoint", "-o", tmp_path / "made.mme", option, value]
-        done = CliRunner().invoke(cli, [*map(str, arguments)])
+OF_RANGES: list[tuple[str, Any]] = [
+    ("--ranges", "made.mme"),
+    ("--method", "mse"),  # what it is anyhow
+    ("--samples", 3),
+    ("--calibration-split", "test"),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), [*OF_RANGES, ("--max-accuracy-drop", 0.5)])
+def test_an_export_in_single_precision_takes_no_option_of_calibration(option: str, value: Any, tmp_path: Path) -> None:
+    arguments = ["export", tmp_path / "checkpoint", "-o", tmp_path / "made.mme", option, value]
+    done = CliRunner().invoke(cli, [*map(str, arguments)])
+    assert done.exit_code == 2
+    wanted = "int8, fp16 or auto" if option == "--max-accuracy-drop" else "int8 or auto"
+    assert f"{option} with --precision fp32: these need --precision {wanted}" in done.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), OF_RANGES)
+def test_half_precision_takes_no_option_of_ranges(
+    bundle: Path, data: Path, option: str, value: Any, tmp_path: Path
+) -> None:
+    made = tmp_path / "made.mme"
+    for command in (["calibrate", bundle, data], ["export", tmp_path / "checkpoint", "--data", data]):
+        done = CliRunner().invoke(cli, [*map(str, [*command, "-o", made, "--precision", "fp16", option, value])])
         assert done.exit_code == 2
-        assert f"{option} with --precision fp32: these need --precision int8, fp16 or auto" in done.stderr
+        assert f"{option} with --precision fp16: these need --precision int8 or auto" in done.stderr
+    assert not made.exists()
+
+
+def test_half_precision_reads_one_split(bundle: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "validation", tmp_path / "data" / "validation")
+    done = invoke(
+        bundle, tmp_path / "data", "-o", tmp_path / "made.mme", "--precision", "fp16", "--max-accuracy-drop", 9
+    )
+    assert done.exit_code == 0, done.stderr
 
 
 def test_where_nothing_may_be_lost_the_graph_stays_as_it_was_or_loses_nothing(
