@@ -22,7 +22,7 @@ from mmedge.calibration.blocks import half_within
 from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
-from mmedge.calibration.errors import CalibrationError
+from mmedge.calibration.errors import BudgetExceeded, CalibrationError
 from mmedge.calibration.graph import blocks_of, nodes_in_int8
 from mmedge.calibration.half import as_an_engine_computes, nodes_in_half
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
@@ -112,8 +112,8 @@ def calibrate_bundle(
     Raises:
         BundleError: there is no such bundle, or the destination exists. DataError: as `read_split`.
         InvalidArgument: it has fewer bits already or is not for ONNX Runtime.
-        CalibrationError: a tensor has no range, a modality is in no row, the ranges given are of something else,
-            TensorRT's graph loses more than the budget, or "int8" is asked for and it has no layer in INT8.
+        CalibrationError: a tensor has no range, a modality is in no row, or the ranges given are of something else.
+        BudgetExceeded: TensorRT's graph loses more, or "int8" is asked for and it has no layer in INT8.
     """
     check_destination(destination, overwrite)
     work = _Work(bundle, destination, data, settings, progress)
@@ -124,7 +124,7 @@ def calibrate_bundle(
     if settings.precision != "fp16":
         after, graph, search, candidates = work.search_int8(ranges, before, found)
     if settings.precision == "int8" and not candidates:
-        raise CalibrationError(
+        raise BudgetExceeded(
             f"TensorRT's graph has no layer in INT8 where {settings.max_accuracy_drop:g} points are allowed; "
             "allow more, calibrate on more samples or by another method, "
             "train with mmedge train --qat, or take the precision auto"
@@ -248,7 +248,7 @@ class _Work:
         if self._settings.precision == "auto":
             return self.model, before, ()
         found = f"loses {min(100.0, *lost):.2f} points" if lost else "loses too much in FP16 in each of its blocks"
-        raise CalibrationError(
+        raise BudgetExceeded(
             f"TensorRT's graph {found}, and {budget:g} are allowed; "
             "allow more, calibrate on more samples or by another method, or take the precision auto"
         )

@@ -12,13 +12,15 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from scenes import LABELS as SHAPES
 from scenes import answer, make_scenes
 
 from mmedge.calibrating import Settings, accuracy_drop, calibrate_bundle, take_ranges
-from mmedge.calibration.errors import CalibrationError
+from mmedge.calibration.errors import BudgetExceeded, CalibrationError
+from mmedge.cli import cli
 from mmedge.cli.calibrated import print_calibrated
 from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
@@ -110,7 +112,7 @@ def test_auto_gives_tensorrt_the_fewest_bits_that_hold_the_budget(
 
 def test_int8_alone_is_refused_where_tensorrt_would_lose_too_much_and_nothing_is_written(tmp_path: Path) -> None:
     data, plain = pictures(tmp_path / "data", level=1), bundle(tmp_path / "plain.mme", level=1, size=2.0**20)
-    with pytest.raises(CalibrationError, match="TensorRT's graph loses 50"):
+    with pytest.raises(BudgetExceeded, match="TensorRT's graph loses 50"):
         calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="int8"))
     assert not (tmp_path / "made.mme").exists()
 
@@ -120,7 +122,7 @@ def test_int8_is_refused_where_no_layer_of_it_holds_the_budget_and_auto_says_so(
 ) -> None:
     # Without a ReLU the CPU's steps are as large as TensorRT's: too large for this level.
     data, plain = pictures(tmp_path / "data", level=1), bundle(tmp_path / "plain.mme", level=1, size=1.0, last="Abs")
-    with pytest.raises(CalibrationError, match=r"TensorRT's graph has no layer in INT8 where 0\.5 points"):
+    with pytest.raises(BudgetExceeded, match=r"TensorRT's graph has no layer in INT8 where 0\.5 points"):
         calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="int8"))
     assert not (tmp_path / "made.mme").exists()
     made = calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="auto"))
@@ -135,6 +137,17 @@ def test_int8_is_refused_where_no_layer_of_it_holds_the_budget_and_auto_says_so(
     assert "0 of 1 layers in INT8 for ONNX Runtime" in told
     assert "its graph is the one it was" in told
     assert "it is fp16, without INT8" in told
+
+
+@pytest.mark.parametrize(("last", "size"), [("Relu", 2.0**20), ("Abs", 1.0)])
+def test_a_budget_that_is_not_held_ends_the_command_as_a_gate_does(last: str, size: float, tmp_path: Path) -> None:
+    data, plain = pictures(tmp_path / "data", level=1), bundle(tmp_path / "plain.mme", level=1, size=size, last=last)
+    arguments = ["calibrate", plain, data, "-o", tmp_path / "made.mme", "--precision", "int8"]
+    done = CliRunner().invoke(cli, [*map(str, arguments)])
+    assert done.exit_code == 1
+    assert "allow more" in done.stderr
+    done = CliRunner().invoke(cli, [*map(str, arguments), "--calibration-split", "none"])
+    assert done.exit_code == 2
 
 
 def scenes(folder: Path) -> tuple[Path, list[str]]:

@@ -30,8 +30,9 @@ def calibrate(
     INT8, and the rest is FP16, but FP32 in those encoders, the fusion or the head that lose too much in FP16.
     Interrupted while it takes ranges, it goes on when started again.
 
-    With --precision int8 a graph for TensorRT that loses too much, or has no layer in INT8, is an error; with auto it
-    becomes FP16 or FP32. With fp16 only TensorRT's graph changes: a CPU computes faster in FP32. It takes no ranges.
+    With --precision int8 a graph for TensorRT that loses too much, or has no layer in INT8, is an error, and the exit
+    code is 1; with auto it becomes FP16 or FP32. With fp16 only TensorRT's graph changes: a CPU computes faster in
+    FP32. It takes no ranges.
 
     \b
     Example:
