@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from math import inf
 from pathlib import Path
-from statistics import mean
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from mmedge.budget import accuracy_drop
 from mmedge.calibration.blocks import half_within
 from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
@@ -377,27 +377,6 @@ def _precision(graph: onnx.ModelProto) -> Literal["fp32", "fp16", "int8"]:
     if TensorProto.INT8 in types:
         return "int8"
     return "fp16" if TensorProto.FLOAT16 in types else "fp32"
-
-
-def accuracy_drop(before: Evaluation, after: Evaluation) -> float:
-    """How much worse the main metric is, in points of a hundred: with all modalities, or on average over the subsets,
-    whichever is more. (A subset that can but guess goes up and down by more than any budget.)
-
-    Raises:
-        CalibrationError: the metric has no value with all modalities.
-    """
-    for main in (before.subsets[-1].main, after.subsets[-1].main):
-        if main.value is None:
-            raise CalibrationError(
-                f"the budget is of {main.name}, which has no value on these samples with all modalities; "
-                "evaluate on another split, with several samples of each label"
-            )
-    worse = []
-    for old, new in zip(before.subsets, after.subsets, strict=True):
-        if old.main.value is not None and new.main.value is not None:
-            gain = new.main.value - old.main.value
-            worse.append(100 * (-gain if old.main.larger_is_better else gain))
-    return max(worse[-1], mean(worse))
 
 
 def _in_no_row(rows: Sequence[Sample], modalities: Sequence[str]) -> str:

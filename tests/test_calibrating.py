@@ -18,7 +18,8 @@ from PIL import Image
 from scenes import LABELS as SHAPES
 from scenes import answer, make_scenes
 
-from mmedge.calibrating import Settings, accuracy_drop, calibrate_bundle, take_ranges
+from mmedge.budget import accuracy_drop
+from mmedge.calibrating import Settings, calibrate_bundle, take_ranges
 from mmedge.calibration.errors import BudgetExceeded, CalibrationError
 from mmedge.cli import cli
 from mmedge.cli.calibrated import print_calibrated
