@@ -99,7 +99,7 @@ def export_bundle(
     if target.name == "tensorrt-rtx":
         check_parse(files["model.onnx"]).raise_if_failed()
     progress("graph", 1, 1)
-    with staged(destination) as folder:
+    with staged(destination, overwrite) as folder:
         write_bundle(folder, manifest, files)
         session = Session(folder)
         parity = compare(

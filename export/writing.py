@@ -44,23 +44,39 @@ def check_destination(destination: Path, overwrite: bool) -> None:
         raise InvalidArgument(f"{destination}: expected a name that ends in .mme")
     if not destination.parent.is_dir():
         raise InvalidArgument(f"{destination.parent}: no such directory; create it first")
+    _check_in_the_way(destination, overwrite)
+    check_writable(destination.parent)
+
+
+def _check_in_the_way(destination: Path, overwrite: bool) -> None:
     if destination.exists() and not overwrite:
         raise BundleError(f"{destination} exists, and a bundle is never changed; choose another name or --overwrite")
     if destination.exists() and not (destination / "manifest.json").is_file():
         raise BundleError(f"{destination} exists and is no bundle; it will not be overwritten")
-    check_writable(destination.parent)
 
 
 @contextmanager
-def staged(destination: Path) -> Iterator[Path]:
+def staged(destination: Path, overwrite: bool) -> Iterator[Path]:
     """A folder beside `destination` that takes its place if the body succeeds, and is removed if it does not: then what
     was there is there again.
+
+    Raises:
+        BundleError: something that may not be replaced was put there meanwhile; the folder is kept, and named.
     """
     staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     folder, old = staging / "new", staging / "old"
     folder.mkdir()
+    kept = False
     try:
         yield folder
+        try:
+            _check_in_the_way(destination, overwrite)
+        except BundleError as error:
+            kept = True
+            raise BundleError(
+                f"{error}. It was put there meanwhile; what was made is kept in {folder}: move it to a name that ends "
+                "in .mme, or remove it"
+            ) from error
         if destination.exists():
             os.rename(destination, old)
         os.rename(folder, destination)
@@ -69,4 +85,5 @@ def staged(destination: Path) -> Iterator[Path]:
             os.rename(old, destination)
         raise
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(staging, ignore_errors=True)

@@ -151,7 +151,7 @@ def calibrate_bundle(
             **(asdict(search) if search else {}),
         },
     }
-    with staged(destination) as folder:
+    with staged(destination, overwrite) as folder:
         report = Precision([before, after, tensorrt], times, search, settings.max_accuracy_drop)
         facts = [("bundle", bundle.name), ("accuracy on", where), ("layers", str(len(work.layers)))]
         write_report(

@@ -93,13 +93,34 @@ def test_a_bundle_is_put_back_where_the_new_one_cannot_take_its_place(
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", broken_off)
-    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "old.mme") as folder:
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "old.mme", overwrite=True) as folder:
         (folder / "manifest.json").write_text("new")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
         "old.mme",
         "old.mme/manifest.json",
     ]
     assert (tmp_path / "old.mme" / "manifest.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_meanwhile_is_not_replaced_and_what_was_made_is_kept(overwrite: bool, tmp_path: Path) -> None:
+    destination = tmp_path / "made.mme"
+    file = destination / ("chapter1" if overwrite else "manifest.json")  # no bundle, or one
+
+    def make() -> None:
+        with staged(destination, overwrite) as folder:
+            (folder / "manifest.json").write_text("mine")
+            destination.mkdir()
+            file.write_text("theirs")
+
+    with pytest.raises(
+        BundleError, match=r"made\.mme exists.* meanwhile; what was made is kept in .*: move"
+    ) as failure:
+        make()
+    assert file.read_text() == "theirs"
+    (kept,) = tmp_path.glob(".made.mme.*/new")
+    assert str(kept) in str(failure.value)
+    assert (kept / "manifest.json").read_text() == "mine"
 
 
 def test_what_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None:
