@@ -82,6 +82,11 @@ class Calibration:
         """The largest magnitude by tensor, as emitters take it."""
         return {name: entry.range for name, entry in self.tensors.items()}
 
+    @property
+    def nans(self) -> dict[str, int]:
+        """How many values were NaN, of the tensors where any was."""
+        return {name: entry.nans for name, entry in self.tensors.items() if entry.nans}
+
     def to_json(self) -> str:
         """The file's text."""
         return json.dumps({"version": _VERSION, **asdict(self)}, indent=2) + "\n"
@@ -102,6 +107,11 @@ def read_calibration(path: Path) -> Calibration:
         return Calibration(**found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibrationError(f"{path} is no calibration that can be read ({error}); calibrate again") from error
+
+
+def told_nans(nans: Mapping[str, int]) -> str:
+    """Tensors with the number of their values that were NaN."""
+    return ", ".join(f"{name} ({count})" for name, count in nans.items())
 
 
 def _names(inputs: Sequence[Mapping[str, Any]], file: str) -> bool:

@@ -27,7 +27,7 @@ from mmedge.calibration.graph import blocks_of, nodes_in_int8
 from mmedge.calibration.half import as_an_engine_computes, nodes_in_half
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
-from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration
+from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration, told_nans
 from mmedge.data.folder import Sample, read_split, spread
 from mmedge.evaluation import Evaluation, evaluate
 from mmedge.export.writing import check_destination, staged, write_bundle
@@ -118,11 +118,11 @@ def calibrate_bundle(
     check_destination(destination, overwrite)
     work = _Work(bundle, destination, data, settings, progress)
     work.check_held_out()
-    ranges = {} if settings.precision == "fp16" else work.calibrate().ranges
+    calibration = None if settings.precision == "fp16" else work.calibrate()
     before = work.score(None)
     after, graph, search, candidates = before, work.model, None, list[onnx.ModelProto]()
-    if settings.precision != "fp16":
-        after, graph, search, candidates = work.search_int8(ranges, before, found)
+    if calibration is not None:
+        after, graph, search, candidates = work.search_int8(calibration.ranges, before, found)
     if settings.precision == "int8" and not candidates:
         raise BudgetExceeded(
             f"TensorRT's graph has no layer in INT8 where {settings.max_accuracy_drop:g} points are allowed; "
@@ -137,7 +137,7 @@ def calibrate_bundle(
     if in_float32:
         computed[TENSORRT_FILE]["float32"] = list(in_float32)
     where = f"{data.name}/{settings.evaluation_split}"
-    times = work.microseconds(graph)
+    times, nans = work.microseconds(graph), calibration.nans if calibration else {}
     evidence = {
         **work.manifest.evidence,
         "accuracy": after.to_evidence(where),
@@ -148,12 +148,14 @@ def calibrate_bundle(
             "microseconds": times,
             "layers": len(work.layers),
             "graphs": computed,
+            **({"nans": nans} if nans else {}),
             **(asdict(search) if search else {}),
         },
     }
     with staged(destination, overwrite) as folder:
         report = Precision([before, after, tensorrt], times, search, settings.max_accuracy_drop)
         facts = [("bundle", bundle.name), ("accuracy on", where), ("layers", str(len(work.layers)))]
+        facts += [("NaN left out of ranges", told_nans(nans))] if nans else []
         write_report(
             folder / REPORT_FILE, after, title=f"{destination.stem}, calibrated", facts=facts, precision=report
         )

@@ -25,6 +25,8 @@ from mmedge.cli import cli
 from mmedge.cli.calibrated import print_calibrated
 from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
+from mmedge.export.writing import write_bundle
+from mmedge.runtime.manifest import read_manifest
 
 LABELS = ["black", "grey"]
 
@@ -149,6 +151,39 @@ def test_a_budget_that_is_not_held_ends_the_command_as_a_gate_does(last: str, si
     assert "allow more" in done.stderr
     done = CliRunner().invoke(cli, [*map(str, arguments), "--calibration-split", "none"])
     assert done.exit_code == 2
+
+
+def test_values_that_are_no_numbers_are_told_with_their_tensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pictures(tmp_path / "data", level=200)
+    plain = bundle(tmp_path / "plain.mme", level=200, size=1.0)
+    clean = calibrate_bundle(plain, tmp_path / "clean.mme", data, Settings())
+    model = onnx.load(plain / "model.onnx")
+    del model.graph.node[3:]
+    model.graph.node.extend(
+        [
+            # The root of what a pixel is above a half: no number for the black ones.
+            helper.make_node("Sub", ["large", "half"], ["above"], "above"),
+            helper.make_node("Sqrt", ["above"], ["roots"], "roots"),
+            helper.make_node("Gemm", ["roots", "weight"], ["answers"], "lost", transB=1),
+            helper.make_node("IsNaN", ["answers"], ["isnan"], "isnan"),
+            helper.make_node("Where", ["isnan", "zero", "answers"], ["cleaned"], "cleaned"),
+            helper.make_node("Gemm", ["large", "weight", "bias"], ["known"], "answer", transB=1),
+            helper.make_node("Add", ["cleaned", "known"], ["logits"], "sum"),
+        ]
+    )
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.float32(value), name) for name, value in (("half", 0.5), ("zero", 0.0))
+    )
+    write_bundle(plain, read_manifest(plain), {"model.onnx": model.SerializeToString()})
+    made = calibrate_bundle(plain, tmp_path / "made.mme", data, Settings())
+    for written, told in ((clean, False), (made, True)):
+        print_calibrated(written)
+        line = "NaN left out of ranges, in so many values: roots (12), answers (8). Look at the model."
+        assert (line in capsys.readouterr().out.replace("\n", " ")) == told
+        assert ("roots (12), answers (8)" in (written.path / "report.html").read_text()) == told
+        assert ("nans" in written.manifest.evidence["calibration"]) == told
 
 
 def scenes(folder: Path) -> tuple[Path, list[str]]:

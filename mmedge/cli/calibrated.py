@@ -78,6 +78,8 @@ def tell_point(point: Point) -> None:
 
 def print_calibrated(made: CalibratedBundle) -> None:
     """Print what was written, and the accuracy of each of its graphs by subset of modalities."""
+    from mmedge.calibration.table import told_nans
+
     before, cpu, tensorrt = map(megabytes, made.bytes)
     here, there = (graph.precision for graph in made.manifest.graphs)
     evidence = made.manifest.evidence["calibration"]
@@ -93,6 +95,8 @@ def print_calibrated(made: CalibratedBundle) -> None:
             click.echo("No choice of layers is faster on this CPU within the budget: its graph is the one it was.")
         if not other:
             click.echo(f"No choice of layers holds the budget in TensorRT's graph: it is {there}, without INT8.")
+    if "nans" in evidence:
+        click.echo(f"NaN left out of ranges, in so many values: {told_nans(evidence['nans'])}. Look at the model.")
     given_back = [block for graph in evidence["graphs"].values() for block in graph.get("float32", ())]
     if given_back:
         click.echo(f"FP32 for TensorRT where it is not INT8, as FP16 loses too much there: {', '.join(given_back)}.")
