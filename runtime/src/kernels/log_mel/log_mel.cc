@@ -80,13 +80,13 @@ void LogMel::make_quads() {
 void LogMel::make_fft() {
   const size_t length = plan_.n_fft / kFftColumns, rows = length / 2 + 1;
   const size_t padded_rows = (rows + kMostLanes - 1) / kMostLanes * kMostLanes;
-  plan_.twist_re = zeros(rows * kFftColumns);
-  plan_.twist_im = zeros(rows * kFftColumns);
+  plan_.twiddle_re = zeros(rows * kFftColumns);
+  plan_.twiddle_im = zeros(rows * kFftColumns);
   for (size_t k = 0; k < rows; ++k) {
     for (size_t c = 0; c < kFftColumns; ++c) {
       const double phase = 2.0 * std::numbers::pi * static_cast<double>(k * c) / static_cast<double>(plan_.n_fft);
-      plan_.twist_re[k * kFftColumns + c] = static_cast<float>(std::cos(phase));
-      plan_.twist_im[k * kFftColumns + c] = static_cast<float>(std::sin(phase));
+      plan_.twiddle_re[k * kFftColumns + c] = static_cast<float>(std::cos(phase));
+      plan_.twiddle_im[k * kFftColumns + c] = static_cast<float>(std::sin(phase));
     }
   }
   plan_.rows_re = zeros(padded_rows * kFftColumns * kMostLanes);

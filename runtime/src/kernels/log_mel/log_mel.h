@@ -35,8 +35,8 @@
 // is under 1/4.
 //
 // FFT: n_fft 256, 320, 400, 512 and 1024 are split into 16 columns of R = n_fft / 16: a real transform of R down the
-// columns, a twist, a complex one of 16 along the rows (Bailey, "FFTs in external or hierarchical memory", 1990).
-// Other even sizes go through KissFFT, frame by frame.
+// columns, twiddle factors, a complex one of 16 along the rows (Bailey, "FFTs in external or hierarchical memory",
+// 1990). Other even sizes go through KissFFT, frame by frame.
 //
 // Roofline, n_fft 400, 64 bands, per frame of a clip: 640 bytes of new input and 256 of output, all in cache; some 520
 // vector operations of 16 lanes (400 of the FFT with its window, 25 to 45 of the triangles, 75 of the logarithm): 260

@@ -16,10 +16,10 @@
 //
 // Launch: a block computes a few neighbouring frames. The transform is split as on the CPU into C columns of
 // R = n_fft / C: a thread loads a column's samples straight from the clip (what neighbouring frames share comes from
-// L1), and transforms it in registers; the block exchanges twisted columns for rows in shared memory, once; a thread
-// transforms a row. There bins lie [bin, frame], so that neighbouring lanes sum the same band of neighbouring frames,
-// without conflicts of banks, and write neighbours. Padding is by index, and only where a frame reaches outside.
-// Other sizes: a frame by each block, any radix, in shared memory after each.
+// L1), and transforms it in registers; the block exchanges columns, times their twiddle factors, for rows in shared
+// memory, once; a thread transforms a row. There bins lie [bin, frame], so that neighbouring lanes sum the same band of
+// neighbouring frames, without conflicts of banks, and write neighbours. Padding is by index, and only where a frame
+// reaches outside. Other sizes: a frame by each block, any radix, in shared memory after each.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -56,7 +56,7 @@ struct CudaLogMelKernel {
   bool scales;
   float mean, deviation;
   bool features_are_cepstrum;
-  // Of the transform: its columns and the twist [R / 2 + 1, C], or 0 and all roots of n_fft, as (re, im).
+  // Of the transform: its columns and the twiddle factors [R / 2 + 1, C], or 0 and all roots of n_fft, as (re, im).
   int columns;
   int radix[12], radix_count;
   // Where in CudaLogMelPlan::numbers.

@@ -45,13 +45,13 @@ struct LogMelPlan {
   AlignedFloats columns;   // [16, n_mels] and room for 16 floats behind
 
   // Where the FFT is ours; empty otherwise. R = n_fft / 16.
-  AlignedFloats twist_re, twist_im;  // [R / 2 + 1, 16]
-  AlignedFloats rows_re, rows_im;    // [R / 2 + 1, 16] of a frame in each lane
+  AlignedFloats twiddle_re, twiddle_im;  // [R / 2 + 1, 16]
+  AlignedFloats rows_re, rows_im;        // [R / 2 + 1, 16] of a frame in each lane
   size_t turned_rows = 0, turned_width = 0;
   AlignedFloats turned;               // [turned_rows, turned_width]: sample p of each frame's hop
   std::vector<size_t> turned_offset;  // where sample n of a frame is there
 
-  bool has_fft() const { return twist_re != nullptr; }
+  bool has_fft() const { return twiddle_re != nullptr; }
   float* bins() { return spectrum.get() + kMostLanes; }
   // Samples behind the last frame that frame_rows() may read without using them.
   size_t slack() const { return has_fft() ? (kMostLanes + 2) * hop + 4 : 0; }

@@ -72,11 +72,11 @@ struct Split {
     real_dft<kLength>(x, 1, re, im);
     im[0] = 0.0F;
     if constexpr (kLength % 2 == 0) im[kLength / 2] = 0.0F;
-    const auto* const twist = reinterpret_cast<const float2*>(numbers + kernel.roots) + column;
+    const auto* const twiddle = reinterpret_cast<const float2*>(numbers + kernel.roots) + column;
     rows[0] = {re[0], 0.0F};
 #pragma unroll
     for (int k = 1; k < kRows; ++k) {
-      const float2 w = twist[k * kColumns];
+      const float2 w = twiddle[k * kColumns];
       rows[k * kRowPitch] = {fmaf(-w.y, im[k], w.x * re[k]), fmaf(w.y, re[k], w.x * im[k])};
     }
   }

@@ -52,7 +52,7 @@ HWY_INLINE void load_columns(D d, const float* p, size_t stride, V& c0, V& c1, V
 
 // Row k of the transforms down the columns, times exp(2 pi i k c / n_fft).
 template <ptrdiff_t kR, class D, class V = hn::Vec<D>>
-HWY_INLINE void twist(D d, ptrdiff_t k, V re, V im, V w_re, V w_im, float* out_re, float* out_im) {
+HWY_INLINE void twiddle(D d, ptrdiff_t k, V re, V im, V w_re, V w_im, float* out_re, float* out_im) {
   if (k == 0) {
     hn::Store(re, d, out_re);
     hn::Store(hn::Zero(d), d, out_im);
@@ -77,8 +77,8 @@ HWY_NOINLINE void spectrum_of(LogMelPlan& plan, const float* HWY_RESTRICT frame)
   using V = hn::Vec<decltype(d)>;
   constexpr ptrdiff_t lanes = static_cast<ptrdiff_t>(hn::MaxLanes(d)), rows = kR / 2 + 1;
   const float* HWY_RESTRICT window = plan.window.get();
-  const float* HWY_RESTRICT twist_re = plan.twist_re.get();
-  const float* HWY_RESTRICT twist_im = plan.twist_im.get();
+  const float* HWY_RESTRICT twiddle_re = plan.twiddle_re.get();
+  const float* HWY_RESTRICT twiddle_im = plan.twiddle_im.get();
   float* HWY_RESTRICT rows_re = plan.rows_re.get();
   float* HWY_RESTRICT rows_im = plan.rows_im.get();
   for (ptrdiff_t c = 0; c < 16; c += lanes) {
@@ -89,7 +89,8 @@ HWY_NOINLINE void spectrum_of(LogMelPlan& plan, const float* HWY_RESTRICT frame)
     real_dft<kR, 1>(d, x, re, im);
     unroll<0, rows>([&](auto k) MMEDGE_INLINE {
       const ptrdiff_t at = 16 * k + c;
-      twist<kR>(d, k, re[k], im[k], hn::Load(d, twist_re + at), hn::Load(d, twist_im + at), rows_re + at, rows_im + at);
+      twiddle<kR>(d, k, re[k], im[k], hn::Load(d, twiddle_re + at), hn::Load(d, twiddle_im + at), rows_re + at,
+                  rows_im + at);
     });
   }
   float* bins = plan.bins();
@@ -125,8 +126,8 @@ HWY_NOINLINE void spectra_of(LogMelPlan& plan, size_t first) {
   constexpr ptrdiff_t lanes = static_cast<ptrdiff_t>(hn::MaxLanes(d)), rows = kR / 2 + 1;
   const float* HWY_RESTRICT turned = plan.turned.get() + first;
   const float* HWY_RESTRICT window = plan.window.get();
-  const float* HWY_RESTRICT twist_re = plan.twist_re.get();
-  const float* HWY_RESTRICT twist_im = plan.twist_im.get();
+  const float* HWY_RESTRICT twiddle_re = plan.twiddle_re.get();
+  const float* HWY_RESTRICT twiddle_im = plan.twiddle_im.get();
   const size_t* HWY_RESTRICT offset = plan.turned_offset.data();
   float* HWY_RESTRICT rows_re = plan.rows_re.get();
   float* HWY_RESTRICT rows_im = plan.rows_im.get();
@@ -138,8 +139,8 @@ HWY_NOINLINE void spectra_of(LogMelPlan& plan, size_t first) {
     real_dft<kR, 1>(d, x, re, im);
     unroll<0, rows>([&](auto k) MMEDGE_INLINE {
       const ptrdiff_t at = 16 * k + c;
-      twist<kR>(d, k, re[k], im[k], hn::Set(d, twist_re[at]), hn::Set(d, twist_im[at]), rows_re + at * lanes,
-                rows_im + at * lanes);
+      twiddle<kR>(d, k, re[k], im[k], hn::Set(d, twiddle_re[at]), hn::Set(d, twiddle_im[at]), rows_re + at * lanes,
+                  rows_im + at * lanes);
     });
   }
   float* bins = plan.bins();
