@@ -89,7 +89,7 @@ struct Colors {
 };
 
 // Rows of 16 values out of columns of 16 values; `rows` of them are written.
-HWY_INLINE void turn_tile(const float* values, float* to, ptrdiff_t to_stride, int rows) {
+HWY_INLINE void transpose_tile(const float* values, float* to, ptrdiff_t to_stride, int rows) {
   for (ptrdiff_t y = 0; y < kStripRows; y += kLanes) {
     for (ptrdiff_t x = 0; x < kTileColumns; x += kLanes) {
       VF lines[kLanes];
@@ -215,26 +215,26 @@ class Worker {
     switch (surface.layout) {
       case SurfaceLayout::kPlane:
         resize_rows<false>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return turn_block<SurfaceLayout::kPlane>(lines_, to);
+        return transpose_block<SurfaceLayout::kPlane>(lines_, to);
       case SurfaceLayout::kUv:
         resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return turn_block<SurfaceLayout::kUv>(lines_, to);
+        return transpose_block<SurfaceLayout::kUv>(lines_, to);
       case SurfaceLayout::kYuyv:
         resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return turn_block<SurfaceLayout::kYuyv>(lines_, to);
+        return transpose_block<SurfaceLayout::kYuyv>(lines_, to);
       case SurfaceLayout::kUyvy:
         resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return turn_block<SurfaceLayout::kUyvy>(lines_, to);
+        return transpose_block<SurfaceLayout::kUyvy>(lines_, to);
       case SurfaceLayout::kRgba:
         resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return turn_block<SurfaceLayout::kRgba>(lines_, to);
+        return transpose_block<SurfaceLayout::kRgba>(lines_, to);
       case SurfaceLayout::kRgb:
         for (int i = 0; i < vectors; ++i) {
           resize_rows<false>(source + i * kBlockBytes, stride, origin, surface.rows, first_, count_, lines, step,
                              ahead);
           // NOLINTNEXTLINE(misc-const-correctness): what it points to is written
           int32_t* const raw = raw_ + i * kBlockBytes / 2 * kStripRows;
-          turn_block<SurfaceLayout::kRgb>(lines_, &raw);
+          transpose_block<SurfaceLayout::kRgb>(lines_, &raw);
         }
         return sort_rgb(raw_, to);
     }
@@ -263,12 +263,12 @@ class Worker {
       if (in_place) {
         float* row =
             static_cast<float*>(to_.tensor) + (static_cast<ptrdiff_t>(plan_.order[c]) * to_.height + y) * to_.width + x;
-        turn_tile(values_ + c * kTile, row, to_.width, count_);
+        transpose_tile(values_ + c * kTile, row, to_.width, count_);
       } else {
-        turn_tile(values_ + c * kTile, turned_ + c * kTile, kTileColumns, kStripRows);
+        transpose_tile(values_ + c * kTile, transposed_ + c * kTile, kTileColumns, kStripRows);
       }
     }
-    if (!in_place) write_any(to_, turned_, plan_.order, x, y, count_, columns);
+    if (!in_place) write_any(to_, transposed_, plan_.order, x, y, count_, columns);
   }
 
   const ImagePlan& plan_;
@@ -282,7 +282,7 @@ class Worker {
   alignas(64) int32_t lines_[kStripRows * 2 * kLanes] = {};
   alignas(64) int32_t raw_[3 * kBlockBytes / 2 * kStripRows];
   alignas(64) float values_[3 * kTile] = {};
-  alignas(64) float turned_[3 * kTile];
+  alignas(64) float transposed_[3 * kTile];
 };
 
 void resize_and_convert(const ImagePlan& plan, const ImageFrame& frame, int32_t* workspace,

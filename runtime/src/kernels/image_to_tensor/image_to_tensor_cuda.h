@@ -13,12 +13,12 @@
 // passes are matrix products of bytes, exact in 32 bits. A weight, and a value between the passes, is two bytes: the
 // sixteen rows of a product are the low bytes of eight rows and the high ones.
 //   By rows each warp makes its own strip, 64 bytes of a row at a time. A product is of 16 source rows and eight bytes
-//   of each of eight lanes; lanes turn them, four rows at a time, so that a word has one column. While it is multiplied
-//   the next rows are on their way. The lanes' results, eight bytes of a row each, go into shared memory in the order
-//   in which they are read from there. Neighbouring strips read an eighth of the source rows twice. By columns each
-//   warp makes one group, for all strips. A product is of 32 bytes of a row, with the low bytes of the weights, then
-//   with the high ones. A byte has a weight in the sums of its own channel alone, so that it makes no difference how
-//   channels are interleaved.
+//   of each of eight lanes; lanes transpose them, four rows at a time, so that a word has one column. While it is
+//   multiplied the next rows are on their way. The lanes' results, eight bytes of a row each, go into shared memory in
+//   the order in which they are read from there. Neighbouring strips read an eighth of the source rows twice. By
+//   columns each warp makes one group, for all strips. A product is of 32 bytes of a row, with the low bytes of the
+//   weights, then with the high ones. A byte has a weight in the sums of its own channel alone, so that it makes no
+//   difference how channels are interleaved.
 // Tables of weights are in global memory, in the order of lanes; L1 is left to them.
 #pragma once
 

@@ -115,7 +115,7 @@ __device__ inline void add_products(const unsigned (&columns)[2][4], uint2 weigh
   }
 }
 
-__device__ inline void turn(const FourRows& bytes, unsigned (&columns)[2][4]) {
+__device__ inline void transpose(const FourRows& bytes, unsigned (&columns)[2][4]) {
   const auto& row = bytes.of_row;
   transpose(row[0].x, row[1].x, row[2].x, row[3].x, columns[0]);
   transpose(row[0].y, row[1].y, row[2].y, row[3].y, columns[1]);
@@ -143,7 +143,7 @@ __device__ void resize_rows(const SourceRows& source, const uint2* weights, unsi
 #pragma unroll 1
   while (true) {
     unsigned columns[2][4];
-    turn(bytes, columns);
+    transpose(bytes, columns);
     // What comes next, perhaps of the next chunk.
     row += kCudaImageRowStep;
     from = advance(from, kCudaImageRowStep, source.stride);

@@ -163,10 +163,10 @@ HWY_NOINLINE void resize_rows(const uint8_t* source, ptrdiff_t stride, int origi
   }
 }
 
-// Turns the lines of one block into vectors of 16 rows per pair of columns, sorted by channel. windows[c] is where
+// Transposes the lines of one block to vectors of 16 rows per pair of columns, sorted by channel. windows[c] is where
 // channel c's pairs go.
 template <SurfaceLayout kLayout>
-HWY_NOINLINE void turn_block(const int32_t* lines, int32_t* const* windows) {
+HWY_NOINLINE void transpose_block(const int32_t* lines, int32_t* const* windows) {
   const auto put = [](int32_t* window, int pair, int chunk, VI value)
                        HWY_ATTR { hn::Store(value, kInts, window + pair * kStripRows + chunk * kLanes); };
 #pragma GCC unroll 1

@@ -92,11 +92,11 @@ void LogMel::make_fft() {
   plan_.rows_re = zeros(padded_rows * kFftColumns * kMostLanes);
   plan_.rows_im = zeros(padded_rows * kFftColumns * kMostLanes);
   const size_t used = std::min(plan_.hop, plan_.n_fft);
-  plan_.turned_rows = (used + 3) / 4 * 4;
-  plan_.turned_width = (kTurnedFrames + (plan_.n_fft - 1) / plan_.hop + kMostLanes) / kMostLanes * kMostLanes;
-  plan_.turned = zeros(plan_.turned_rows * plan_.turned_width);
+  plan_.transposed_rows = (used + 3) / 4 * 4;
+  plan_.transposed_width = (kTransposedFrames + (plan_.n_fft - 1) / plan_.hop + kMostLanes) / kMostLanes * kMostLanes;
+  plan_.transposed = zeros(plan_.transposed_rows * plan_.transposed_width);
   for (size_t n = 0; n < plan_.n_fft; ++n) {
-    plan_.turned_offset.push_back(n % plan_.hop * plan_.turned_width + n / plan_.hop);
+    plan_.transposed_offset.push_back(n % plan_.hop * plan_.transposed_width + n / plan_.hop);
   }
 }
 

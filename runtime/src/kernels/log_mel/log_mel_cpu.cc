@@ -41,17 +41,17 @@ HWY_INLINE V log_energy(D d, const LogMelPlan& plan, V energy) {
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// Row p of plan.turned: sample p of each hop from samples on.
-void turn(const LogMelPlan& plan, const float* HWY_RESTRICT samples, size_t frames) {
+// Row p of plan.transposed: sample p of each hop from samples on.
+void transpose_hops(const LogMelPlan& plan, const float* HWY_RESTRICT samples, size_t frames) {
   const hn::CappedTag<float, kMostLanes> d;
   using V = hn::Vec<decltype(d)>;
-  const size_t width = plan.turned_width, hop = plan.hop, lanes = hn::Lanes(d);
+  const size_t width = plan.transposed_width, hop = plan.hop, lanes = hn::Lanes(d);
   const size_t needed = frames + (plan.n_fft - 1) / hop;
   for (size_t f = 0; f < needed; f += lanes) {
-    for (size_t p = 0; p < plan.turned_rows; p += 4) {
+    for (size_t p = 0; p < plan.transposed_rows; p += 4) {
       V r0, r1, r2, r3;
       load_columns(d, samples + f * hop + p, hop, r0, r1, r2, r3);
-      float* out = plan.turned.get() + p * width + f;
+      float* out = plan.transposed.get() + p * width + f;
       hn::Store(r0, d, out);
       hn::Store(r1, d, out + width);
       hn::Store(r2, d, out + 2 * width);
@@ -201,7 +201,7 @@ void frame_rows(LogMelPlan& plan, const float* samples, size_t count, float* out
   const hn::CappedTag<float, kMostLanes> d;
   const size_t lanes = hn::Lanes(d);
   const auto lane_frames = [&](size_t first, size_t frames) {  // a multiple of the lanes
-    turn(plan, samples + first * plan.hop, frames);
+    transpose_hops(plan, samples + first * plan.hop, frames);
     for (size_t f = 0; f < frames; f += lanes) {
       with_fft(plan.n_fft, [&](auto r) { spectra_of<r>(plan, f); });
       bands_of_lanes(plan, output + first + f, output_stride);
@@ -209,7 +209,7 @@ void frame_rows(LogMelPlan& plan, const float* samples, size_t count, float* out
   };
   size_t done = 0;
   while (count - done >= lanes) {
-    const size_t frames = std::min(kTurnedFrames, (count - done) / lanes * lanes);
+    const size_t frames = std::min(kTransposedFrames, (count - done) / lanes * lanes);
     lane_frames(done, frames);
     done += frames;
   }

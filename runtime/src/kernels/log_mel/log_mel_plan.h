@@ -13,9 +13,9 @@
 
 namespace mmedge {
 
-constexpr size_t kFftColumns = 16;    // of n_fft / 16 samples each
-constexpr size_t kMostLanes = 16;     // floats in a SIMD vector, at most
-constexpr size_t kTurnedFrames = 96;  // frames whose samples frame_rows() transposes at once
+constexpr size_t kFftColumns = 16;        // of n_fft / 16 samples each
+constexpr size_t kMostLanes = 16;         // floats in a SIMD vector, at most
+constexpr size_t kTransposedFrames = 96;  // frames whose samples frame_rows() transposes at once
 
 using AlignedFloats = hwy::AlignedFreeUniquePtr<float[]>;
 
@@ -47,9 +47,9 @@ struct LogMelPlan {
   // Where the FFT is ours; empty otherwise. R = n_fft / 16.
   AlignedFloats twiddle_re, twiddle_im;  // [R / 2 + 1, 16]
   AlignedFloats rows_re, rows_im;        // [R / 2 + 1, 16] of a frame in each lane
-  size_t turned_rows = 0, turned_width = 0;
-  AlignedFloats turned;               // [turned_rows, turned_width]: sample p of each frame's hop
-  std::vector<size_t> turned_offset;  // where sample n of a frame is there
+  size_t transposed_rows = 0, transposed_width = 0;
+  AlignedFloats transposed;               // [transposed_rows, transposed_width]: sample p of each frame's hop
+  std::vector<size_t> transposed_offset;  // where sample n of a frame is there
 
   bool has_fft() const { return twiddle_re != nullptr; }
   float* bins() { return spectrum.get() + kMostLanes; }

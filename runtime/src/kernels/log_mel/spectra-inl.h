@@ -118,23 +118,23 @@ HWY_NOINLINE void spectrum_of(LogMelPlan& plan, const float* HWY_RESTRICT frame)
   }
 }
 
-// A frame in each lane, from plan.turned + first on.
+// A frame in each lane, from plan.transposed + first on.
 template <ptrdiff_t kR>
 HWY_NOINLINE void spectra_of(LogMelPlan& plan, size_t first) {
   const hn::CappedTag<float, kMostLanes> d;
   using V = hn::Vec<decltype(d)>;
   constexpr ptrdiff_t lanes = static_cast<ptrdiff_t>(hn::MaxLanes(d)), rows = kR / 2 + 1;
-  const float* HWY_RESTRICT turned = plan.turned.get() + first;
+  const float* HWY_RESTRICT transposed = plan.transposed.get() + first;
   const float* HWY_RESTRICT window = plan.window.get();
   const float* HWY_RESTRICT twiddle_re = plan.twiddle_re.get();
   const float* HWY_RESTRICT twiddle_im = plan.twiddle_im.get();
-  const size_t* HWY_RESTRICT offset = plan.turned_offset.data();
+  const size_t* HWY_RESTRICT offset = plan.transposed_offset.data();
   float* HWY_RESTRICT rows_re = plan.rows_re.get();
   float* HWY_RESTRICT rows_im = plan.rows_im.get();
   for (ptrdiff_t c = 0; c < 16; ++c) {
     V x[kR], re[rows], im[rows];
     unroll<0, kR>([&](auto j) MMEDGE_INLINE {
-      x[j] = hn::Mul(hn::LoadU(d, turned + offset[16 * j + c]), hn::Set(d, window[16 * j + c]));
+      x[j] = hn::Mul(hn::LoadU(d, transposed + offset[16 * j + c]), hn::Set(d, window[16 * j + c]));
     });
     real_dft<kR, 1>(d, x, re, im);
     unroll<0, rows>([&](auto k) MMEDGE_INLINE {
