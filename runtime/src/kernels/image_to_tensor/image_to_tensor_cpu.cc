@@ -7,10 +7,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/image_to_tensor/image_to_tensor_cpu.cc"
-// Vectors are kept in arrays, which scalable ones cannot be.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
-#endif
 #include <hwy/foreach_target.h>
 // Must come after foreach_target.h.
 #include <hwy/highway.h>
@@ -210,34 +206,35 @@ class Worker {
       source = tail;
       origin = first_row;
     }
-    const ptrdiff_t step = plan_.flip_rows ? -2 * kLanes : 2 * kLanes;
-    int32_t* lines = plan_.flip_rows ? lines_ + 2 * kLanes * (count_ - 1) : lines_;
     switch (surface.layout) {
       case SurfaceLayout::kPlane:
-        resize_rows<false>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return transpose_block<SurfaceLayout::kPlane>(lines_, to);
+        return resize_block<SurfaceLayout::kPlane>(surface.rows, source, stride, origin, ahead, to);
       case SurfaceLayout::kUv:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return transpose_block<SurfaceLayout::kUv>(lines_, to);
+        return resize_block<SurfaceLayout::kUv>(surface.rows, source, stride, origin, ahead, to);
       case SurfaceLayout::kYuyv:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return transpose_block<SurfaceLayout::kYuyv>(lines_, to);
+        return resize_block<SurfaceLayout::kYuyv>(surface.rows, source, stride, origin, ahead, to);
       case SurfaceLayout::kUyvy:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return transpose_block<SurfaceLayout::kUyvy>(lines_, to);
+        return resize_block<SurfaceLayout::kUyvy>(surface.rows, source, stride, origin, ahead, to);
       case SurfaceLayout::kRgba:
-        resize_rows<true>(source, stride, origin, surface.rows, first_, count_, lines, step, ahead);
-        return transpose_block<SurfaceLayout::kRgba>(lines_, to);
+        return resize_block<SurfaceLayout::kRgba>(surface.rows, source, stride, origin, ahead, to);
       case SurfaceLayout::kRgb:
         for (int i = 0; i < vectors; ++i) {
-          resize_rows<false>(source + i * kBlockBytes, stride, origin, surface.rows, first_, count_, lines, step,
-                             ahead);
           // NOLINTNEXTLINE(misc-const-correctness): what it points to is written
           int32_t* const raw = raw_ + i * kBlockBytes / 2 * kStripRows;
-          transpose_block<SurfaceLayout::kRgb>(lines_, &raw);
+          resize_block<SurfaceLayout::kRgb>(surface.rows, source + i * kBlockBytes, stride, origin, ahead, &raw);
         }
         return sort_rgb(raw_, to);
     }
+  }
+
+  // One vector of byte columns; what is not said here is as resize_rows() and transpose_block() have it.
+  template <SurfaceLayout kLayout>
+  void resize_block(const RowSchedule& rows, const uint8_t* source, ptrdiff_t stride, int origin, ptrdiff_t ahead,
+                    int32_t* const* to) {
+    const ptrdiff_t step = plan_.flip_rows ? -2 * kLanes : 2 * kLanes;
+    int32_t* lines = plan_.flip_rows ? lines_ + 2 * kLanes * (count_ - 1) : lines_;
+    resize_rows<splits_bytes(kLayout)>(source, stride, origin, rows, first_, count_, lines, step, ahead);
+    transpose_block<kLayout>(lines_, to);
   }
 
   // How far away the bytes lie that take the place of this block's a few blocks later: in its rows, or in the next

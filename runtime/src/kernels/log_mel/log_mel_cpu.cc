@@ -5,9 +5,6 @@
 
 #include "kernels/log_mel/log_mel_plan.h"
 
-#if defined(__aarch64__) && !defined(HWY_DISABLED_TARGETS)
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE_256 | HWY_SVE2 | HWY_SVE2_128)  // arrays of vectors need a known size
-#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/log_mel/log_mel_cpu.cc"
 #include <hwy/foreach_target.h>
