@@ -221,11 +221,8 @@ bool is_memory_of(const CudaDevice& device, const void* pointer) {
          ordinal == device.number();
 }
 
-CudaGraph::CudaGraph(CudaGraph&& other) noexcept
-    : device_(other.device_), graph_(std::exchange(other.graph_, nullptr)) {}
-
 CudaGraph::~CudaGraph() {
-  if (graph_ == nullptr || exiting()) return;
+  if (exiting()) return;
   const CudaScope scope(*device_);
   driver().graph_exec_destroy(graph_);
 }

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 
 #include "tensor.h"
 
@@ -29,7 +28,6 @@ class CudaDevice {
   const std::string& name() const { return name_; }
   // Such as "8.7".
   std::string compute_capability() const;
-  int major() const { return major_; }
   // Whether it shares the host's memory, as in a Jetson.
   bool integrated() const { return integrated_; }
   int number() const { return number_; }
@@ -97,8 +95,8 @@ bool is_memory_of(const CudaDevice& device, const void* pointer);
 class CudaGraph {
  public:
   CudaGraph(const CudaDevice& device, CUgraphExec_st* graph) : device_(&device), graph_(graph) {}
-  CudaGraph(CudaGraph&& other) noexcept;
-  CudaGraph& operator=(CudaGraph&&) = delete;
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
   ~CudaGraph();
   CUgraphExec_st* get() const { return graph_; }
 
