@@ -1,6 +1,5 @@
 #include "engine/cuda_kernels.h"
 
-#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -15,12 +14,9 @@ class Conversion : public DeviceImageConversion {
 
   std::span<const int32_t> tables() const noexcept override { return plan_.tables; }
 
-  const char* launch(const int32_t* tables, const DeviceFrame& frame, void* tensor,
+  const char* launch(const int32_t* tables, const CudaImageFrame& frame, void* tensor,
                      CUstream_st* stream) const noexcept override {
-    CudaImageFrame given{};
-    std::copy_n(frame.planes, 3, given.planes);
-    std::copy_n(frame.strides, 3, given.strides);
-    const cudaError_t error = image_to_tensor(plan_, tables, {&given, 1}, tensor, stream);
+    const cudaError_t error = image_to_tensor(plan_, tables, {&frame, 1}, tensor, stream);
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
   }
 

@@ -12,12 +12,6 @@ struct CUstream_st;
 
 namespace mmedge {
 
-// Planes in the device's memory, as in ImageFrame.
-struct DeviceFrame {
-  const uint8_t* planes[3];
-  int64_t strides[3];
-};
-
 // image_to_tensor for frames of one geometry.
 class DeviceImageConversion {
  public:
@@ -25,7 +19,7 @@ class DeviceImageConversion {
   // What the kernel needs on the device, aligned to 16 bytes.
   virtual std::span<const int32_t> tables() const noexcept = 0;
   // `tables`: the device's copy. Null, or what CUDA says is wrong.
-  virtual const char* launch(const int32_t* tables, const DeviceFrame& frame, void* tensor,
+  virtual const char* launch(const int32_t* tables, const CudaImageFrame& frame, void* tensor,
                              CUstream_st* stream) const noexcept = 0;
 };
 

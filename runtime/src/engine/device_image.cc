@@ -54,15 +54,15 @@ ImageArea DeviceImage::convert(const ImageToTensorSpec& spec, const ImageFrame& 
     area_ = make_image_conversion(spec, frame.geometry).area;
     geometry_ = frame.geometry;
   }
-  const DeviceFrame there = upload(frame, stream);
+  const CudaImageFrame there = upload(frame, stream);
   const char* const fault =
       conversion_->launch(reinterpret_cast<const int32_t*>(tables_buffer_.get()), there, tensor, stream.get());
   if (fault != nullptr) fail(MME_ENGINE_FAILED, "CUDA failed to convert the frame: ", fault);
   return area_;
 }
 
-DeviceFrame DeviceImage::upload(const ImageFrame& frame, CudaStream& stream) {
-  DeviceFrame there{};
+CudaImageFrame DeviceImage::upload(const ImageFrame& frame, CudaStream& stream) {
+  CudaImageFrame there{};
   if (frame.on_device) {
     for (int plane = 0; plane < 3 && frame.rows[plane] > 0; ++plane) {
       if (!is_memory_of(device_, frame.planes[plane])) {

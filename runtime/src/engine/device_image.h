@@ -31,7 +31,7 @@ class DeviceImage {
   ImageArea convert(const ImageToTensorSpec& spec, const ImageFrame& frame, DevicePointer tensor, CudaStream& stream);
 
  private:
-  DeviceFrame upload(const ImageFrame& frame, CudaStream& stream);
+  CudaImageFrame upload(const ImageFrame& frame, CudaStream& stream);
 
   const CudaDevice& device_;
   MakeDeviceImageConversion make_;

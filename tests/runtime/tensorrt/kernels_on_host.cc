@@ -19,7 +19,7 @@ namespace {
 struct Launch {
   const DeviceImageConversion* conversion;
   const int32_t* tables;
-  DeviceFrame frame;
+  CudaImageFrame frame;
   void* tensor;
 };
 
@@ -32,7 +32,7 @@ class DeferredConversion : public DeviceImageConversion {
 
   std::span<const int32_t> tables() const noexcept override { return conversion_->tables(); }
 
-  const char* launch(const int32_t* tables, const DeviceFrame& frame, void* tensor,
+  const char* launch(const int32_t* tables, const CudaImageFrame& frame, void* tensor,
                      CUstream_st* stream) const noexcept override {
     auto* const launch = new (std::nothrow) Launch{conversion_.get(), tables, frame, tensor};
     const auto run = [](void* data) {

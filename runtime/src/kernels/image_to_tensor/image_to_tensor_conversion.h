@@ -44,6 +44,13 @@ struct ImageGeometry {
   bool operator==(const ImageGeometry&) const = default;
 };
 
+// Where a frame's bytes lie, in a CUDA device's memory; as in ImageFrame, every row its geometry needs is readable. The
+// kernel is fastest where planes and strides are multiples of eight bytes.
+struct CudaImageFrame {
+  const uint8_t* planes[3];
+  int64_t strides[3];
+};
+
 // Where the output lies, in pixels of the upright frame: past the region where "letterbox" fills up.
 struct ImageArea {
   double x = 0, y = 0, width = 0, height = 0;

@@ -34,13 +34,6 @@ namespace mmedge {
 
 constexpr int kCudaImageMostFrames = 32;  // of one launch
 
-// Where a frame's bytes lie, in device memory; as in ImageFrame, every row its geometry needs is readable. The kernel
-// is fastest where planes and strides are multiples of eight bytes.
-struct CudaImageFrame {
-  const uint8_t* planes[3];
-  int64_t strides[3];
-};
-
 constexpr int kCudaImageStrip = 8;        // output rows of a warp
 constexpr int kCudaImageGroup = 8;        // output columns of a matrix product
 constexpr int kCudaImageTileGroups = 4;   // the most of a warp
