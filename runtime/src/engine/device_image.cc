@@ -51,7 +51,7 @@ ImageArea DeviceImage::convert(const ImageToTensorSpec& spec, const ImageFrame& 
     std::memcpy(tables_.data(), tables.data(), tables.size());
     tables_buffer_.reserve(tables.size());
     stream.copy_to_device(tables_buffer_.get(), tables_.data(), tables.size());
-    area_ = make_image_conversion(spec, frame.geometry).area;
+    area_ = image_area(spec, frame.geometry);
     geometry_ = frame.geometry;
   }
   const CudaImageFrame there = upload(frame, stream);

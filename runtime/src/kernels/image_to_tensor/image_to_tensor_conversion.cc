@@ -223,6 +223,10 @@ LayoutSize size_of(SurfaceLayout layout) {
   }
 }
 
+ImageArea image_area(const ImageToTensorSpec& spec, const ImageGeometry& geometry) {
+  return area_of(spec, geometry, place(spec, geometry));
+}
+
 ImageConversion make_image_conversion(const ImageToTensorSpec& spec, const ImageGeometry& geometry) {
   ImageConversion conversion;
   conversion.geometry = geometry;

@@ -115,6 +115,9 @@ struct ImageConversion {
   int order[3] = {0, 1, 2};
 };
 
+// ImageConversion::area alone.
+ImageArea image_area(const ImageToTensorSpec& spec, const ImageGeometry& geometry);
+
 ImageConversion make_image_conversion(const ImageToTensorSpec& spec, const ImageGeometry& geometry);
 
 }  // namespace mmedge
