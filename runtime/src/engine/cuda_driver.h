@@ -88,7 +88,7 @@ class PinnedMemory : public HostMemory {
 // Where the device finds pinned memory.
 DevicePointer device_address(void* pinned);
 
-// Whether `pointer` is memory of this device; of an integrated one also pinned memory, which is no other.
+// Whether `pointer` is memory of this device; of an integrated one pinned memory too, which there is the same memory.
 bool is_memory_of(const CudaDevice& device, const void* pointer);
 
 // What was recorded of a stream, to be launched again at once.

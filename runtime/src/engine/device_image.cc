@@ -76,7 +76,8 @@ CudaImageFrame DeviceImage::upload(const ImageFrame& frame, CudaStream& stream) 
   }
   size_t total = 0;
   for (int plane = 0; plane < 3; ++plane) total += aligned(frame.row_bytes[plane]) * frame.rows[plane];
-  // Where a frame of the same geometry is still on its way, nothing will use it.
+  // A frame that was set before and not run may still be on its way from here. Overwriting it is harmless: this frame's
+  // conversion follows on the same stream, to the same tensor.
   resize(staging_, total);
   auto* to = static_cast<std::byte*>(staging_.data());
   DevicePointer base = nullptr;

@@ -20,7 +20,7 @@ namespace mmedge {
 class TensorrtContext {
  public:
   virtual ~TensorrtContext() = default;
-  // With the batch dimension. False where it is outside what the engine was built for; so are the others' faults.
+  // With the batch dimension. False on failure, here and below; here a size that the engine was not built for.
   virtual bool set_shape(const char* input, const int64_t* sizes, size_t rank) noexcept = 0;
   // Of an output, for the inputs' shapes: whether it is this, with the batch dimension.
   virtual bool has_shape(const char* output, const int64_t* sizes, size_t rank) noexcept = 0;
