@@ -340,7 +340,9 @@ class FusionCreator final : public nvinfer1::IPluginCreatorV3One {
 }  // namespace mmedge
 
 nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-  static mmedge::FusionCreator gated_fusion(mmedge::kGatedFusion), q_gated_fusion(mmedge::kQGatedFusion);
+  // Never destroyed: TensorRT's registry points to them until the process ends, and may outlive this library's objects.
+  static auto& gated_fusion = *new mmedge::FusionCreator(mmedge::kGatedFusion);
+  static auto& q_gated_fusion = *new mmedge::FusionCreator(mmedge::kQGatedFusion);
   static nvinfer1::IPluginCreatorInterface* const creators[] = {&gated_fusion, &q_gated_fusion};
   count = static_cast<int32_t>(std::size(creators));
   return creators;
