@@ -139,6 +139,12 @@ class GatedFusionKernel final : public FusionKernel {
 
 // ---- QGatedFusion ----
 
+// Of input i of a modality: x and its zero point, the weight, and the rest.
+ONNXTensorElementDataType q_type(size_t i) {
+  if (i == 0 || i == 2) return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+  return i == 3 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+}
+
 class QGatedFusionKernel final : public FusionKernel {
  public:
   QGatedFusionKernel(const OrtApi* api, const OrtKernelInfo* info)
@@ -175,6 +181,9 @@ class QGatedFusionKernel final : public FusionKernel {
   };
 
   void read(const OrtKernelInfo* info, size_t m) {
+    for (size_t i = 0; i < kQFusionInputs; ++i) {
+      check_type(api_, info, "QGatedFusion", 1 + m * kQFusionInputs + i, q_type(i));
+    }
     const OrtValue* given[kQFusionInputs] = {};
     for (size_t i = 1; i < kQFusionInputs; ++i) {
       given[i] = constant(api_, info, 1 + m * kQFusionInputs + i);

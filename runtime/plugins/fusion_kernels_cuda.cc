@@ -84,6 +84,8 @@ class CudaFusionKernel final : public FusionKernel {
     }
     fusion_.modality_count = static_cast<int>(modalities);
     fusion_.epsilon = read_epsilon(api, info);
+    const ONNXTensorElementDataType type = input_type(api, info, 1);
+    for (size_t i = 1; i < 1 + modalities * kFusionInputs; ++i) check_type(api, info, "GatedFusion", i, type);
     for (size_t m = 0; m < modalities; ++m) read(info, m);
   }
 
@@ -172,20 +174,9 @@ class CudaFusionKernel final : public FusionKernel {
   mutable std::vector<Scratch> scratch_;
 };
 
-ONNXTensorElementDataType features_type(const OrtApi* api, const OrtKernelInfo* info) {
-  OrtTypeInfo* made = nullptr;
-  check_status(api, api->KernelInfo_GetInputTypeInfo(info, 1, &made));
-  const std::unique_ptr<OrtTypeInfo, void (*)(OrtTypeInfo*)> type(made, api->ReleaseTypeInfo);
-  const OrtTensorTypeAndShapeInfo* tensor = nullptr;  // a part of `type`
-  check_status(api, api->CastTypeInfoToTensorInfo(type.get(), &tensor));
-  ONNXTensorElementDataType found = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-  check_status(api, api->GetTensorElementType(tensor, &found));
-  return found;
-}
-
 OrtStatus* create(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-  if (OrtStatus* status = guarded(api, [&] { type = features_type(api, info); })) return status;
+  if (OrtStatus* status = guarded(api, [&] { type = input_type(api, info, 1); })) return status;
   if (type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) return create_kernel<CudaFusionKernel<float>>(op, api, info, kernel);
   if (type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16) {
     return create_kernel<CudaFusionKernel<__half>>(op, api, info, kernel);

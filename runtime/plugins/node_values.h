@@ -1,6 +1,9 @@
 // A node's inputs, attributes and outputs, as the operators' kernels read them. All throw Error.
 #pragma once
 
+#include <iterator>
+#include <memory>
+
 #include "fusion_kernels.h"
 
 namespace mmedge {
@@ -30,6 +33,32 @@ inline size_t count_modalities(const OrtApi* api, const OrtKernelInfo* info, con
     fail(MME_INVALID_ARGUMENT, name, " has ", inputs, " inputs; expected 1 + ", each, " for each modality");
   }
   return (inputs - 1) / each;
+}
+
+// Of a tensor's elements.
+inline ONNXTensorElementDataType input_type(const OrtApi* api, const OrtKernelInfo* info, size_t index) {
+  OrtTypeInfo* made = nullptr;
+  check_status(api, api->KernelInfo_GetInputTypeInfo(info, index, &made));
+  const std::unique_ptr<OrtTypeInfo, void (*)(OrtTypeInfo*)> type(made, api->ReleaseTypeInfo);
+  const OrtTensorTypeAndShapeInfo* tensor = nullptr;  // a part of `type`
+  check_status(api, api->CastTypeInfoToTensorInfo(type.get(), &tensor));
+  ONNXTensorElementDataType found = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  check_status(api, api->GetTensorElementType(tensor, &found));
+  return found;
+}
+
+inline const char* name_of(ONNXTensorElementDataType type) {
+  constexpr const char* names[] = {"of no type", "float32", "uint8", "int8",    "uint16",  "int16",  "int32",
+                                   "int64",      "string",  "bool",  "float16", "float64", "uint32", "uint64"};
+  return static_cast<size_t>(type) < std::size(names) ? names[type] : "of another type";
+}
+
+// ONNX Runtime itself does so only where an operator's inputs are all of one type.
+inline void check_type(const OrtApi* api, const OrtKernelInfo* info, const char* name, size_t index,
+                       ONNXTensorElementDataType wanted) {
+  const ONNXTensorElementDataType found = input_type(api, info, index);
+  if (found == wanted) return;
+  fail(MME_INVALID_ARGUMENT, name, ": input ", index, " is ", name_of(found), "; expected ", name_of(wanted));
 }
 
 inline float read_epsilon(const OrtApi* api, const OrtKernelInfo* info) {

@@ -9,7 +9,7 @@
 //   QGatedFusion  the same of features and weights in 8 bits. Inputs: presence, then for each modality
 //                 x uint8 [B, F_m], x_scale [], x_zero_point uint8 [], weight int8 [D, F_m], weight_scale [D], bias,
 //                 norm_weight, norm_bias, gate_weight, gate_bias. All but presence and the xs must be constants of the
-//                 graph.
+//                 graph. No session is made with inputs of other types.
 //
 // For float32 graphs, and what is float32 in those of 8 bits, only: where an operator is registered, ONNX Runtime no
 // longer looks at the function body a graph carries, and refuses a graph that uses the operator with another type

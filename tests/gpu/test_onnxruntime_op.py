@@ -93,13 +93,14 @@ class Case:
         return [np.asarray(array) for array in session.run(None, floats)]
 
     def session(
-        self, operator: tuple[Path, str], outputs: tuple[str, ...] = ("y", "alpha")
+        self, operator: tuple[Path, str], outputs: tuple[str, ...] = ("y", "alpha"), model: bytes | None = None
     ) -> onnxruntime.InferenceSession:
         library, provider = operator
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # refused ones are asked for here
         options.register_custom_ops_library(str(library))
-        return onnxruntime.InferenceSession(self.graph(self.dtype, outputs), options, providers=[provider])
+        graph = self.graph(self.dtype, outputs) if model is None else model
+        return onnxruntime.InferenceSession(graph, options, providers=[provider])
 
 
 def hide_the_missing(feeds: Arrays) -> Arrays:
@@ -152,6 +153,17 @@ def test_more_modalities_than_the_kernel_takes_are_refused(operator: tuple[Path,
 def test_features_of_another_type_are_refused(operator: tuple[Path, str]) -> None:
     with pytest.raises(Exception, match=r"expected float32 or float16 features"):
         Case([5, 9], 24, np.float64).session(operator)
+
+
+@pytest.mark.parametrize("name", ["x_1", *(f"{name}_0" for name in PARAMETERS)])
+def test_inputs_of_several_types_are_refused(operator: tuple[Path, str], name: str) -> None:
+    case = Case([5, 9], 24)
+    model = onnx.load_from_string(case.graph(np.float32, ("y",)))
+    index = list(model.graph.node[0].input).index(name)
+    model.graph.node[0].input[index] = "half"
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", [name], ["half"], to=onnx.TensorProto.FLOAT16))
+    with pytest.raises(Exception, match=rf"GatedFusion: input {index} is float16; expected float32$"):
+        case.session(operator, model=bytes(model.SerializeToString()))
 
 
 def test_features_that_do_not_fit_the_weight_are_refused(operator: tuple[Path, str]) -> None:

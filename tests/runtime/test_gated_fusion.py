@@ -338,6 +338,29 @@ def test_in_integers_a_lesser_processor_gives_the_same_result(instructions: str,
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("index", "found", "expected"),
+    [
+        (1, "int8", "uint8"),
+        (11, "bool", "uint8"),
+        (2, "float16", "float32"),
+        (3, "int8", "uint8"),
+        (4, "uint8", "int8"),
+        (14, "bool", "int8"),
+        *[(index, "int32", "float32") for index in range(5, 11)],
+    ],
+)
+def test_integer_inputs_of_another_type_are_refused(index: int, found: str, expected: str) -> None:
+    model = onnx.load_from_string(make_integer_model([7, 5], 24))
+    at, node = next((i, node) for i, node in enumerate(model.graph.node) if node.domain)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(found))
+    # A constant stays one: ONNX Runtime casts it before it makes the operator.
+    model.graph.node.insert(at, onnx.helper.make_node("Cast", [node.input[index]], ["other"], to=kind))
+    model.graph.node[at + 1].input[index] = "other"
+    with pytest.raises(Exception, match=rf"QGatedFusion: input {index} is {found}; expected {expected}$"):
+        make_session(bytes(model.SerializeToString()), fused=True)
+
+
 def test_integer_parameters_that_do_not_fit_are_refused() -> None:
     model = onnx.load_from_string(make_integer_model([7, 5], 24))
     (node,) = [node for node in model.graph.node if node.domain]
