@@ -259,3 +259,16 @@ def test_engines_are_looked_for_where_they_are_built(digits_bundle: Path, tmp_pa
     write_engine(folder, digits_bundle, (digits_bundle / "model.onnx").read_bytes())
     done = run_on_host_gpu(WHERE_BUILT, digits_bundle, tmp_path, given)
     assert done.stdout == f"{folder}\n", done.stderr
+
+
+@needs_host_gpu
+def test_a_tensorrt_without_a_backend_is_named_with_what_to_build(digits_bundle: Path, tmp_path: Path) -> None:
+    engine = write_engine(tmp_path, digits_bundle, b"never loaded").with_suffix(".json")
+    engine.write_text(engine.read_text().replace("10.3.0.30", "11.1.0.30"))
+    program = (
+        "import mmedge, sys; mmedge.Session(sys.argv[1], engine='tensorrt', engines=sys.argv[2], "
+        "tensorrt='libnvinfer.so.11')"
+    )
+    found = run_on_host_gpu(program, digits_bundle, tmp_path).stderr
+    assert "found TensorRT 11.1.0.30 (" in found
+    assert "but this build of mmedge has no libmmedge_tensorrt11.so; build mmedge where NvInfer.h of" in found

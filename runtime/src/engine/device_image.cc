@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "engine/own_library.h"
 #include "error.h"
 
 namespace mmedge {
@@ -21,12 +22,12 @@ size_t aligned(size_t bytes) { return (bytes + kRowAlignment - 1) / kRowAlignmen
 }  // namespace
 
 DeviceImageLibrary device_image_conversion() {
-  void* const library = dlopen("libmmedge_cuda.so", RTLD_NOW | RTLD_LOCAL);  // and never closed
-  if (library == nullptr) return {nullptr, dlerror()};
+  const auto [library, fault] = open_own("libmmedge_cuda.so");
+  if (library == nullptr) return {nullptr, fault};
   const auto make = reinterpret_cast<MakeDeviceImageConversion>(dlsym(library, kMakeDeviceImageConversion));
   const auto check = reinterpret_cast<CheckDeviceImageConversion>(dlsym(library, kCheckDeviceImageConversion));
   if (make == nullptr || check == nullptr) return {nullptr, "libmmedge_cuda.so is of another version of mmedge"};
-  if (const char* fault = check()) return {nullptr, concat("libmmedge_cuda.so does not run here: ", fault)};
+  if (const char* unfit = check()) return {nullptr, concat("libmmedge_cuda.so does not run here: ", unfit)};
   return {make, ""};
 }
 

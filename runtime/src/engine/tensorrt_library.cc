@@ -2,10 +2,13 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
+#include <vector>
 
+#include "engine/own_library.h"
 #include "error.h"
 
 namespace mmedge {
@@ -15,19 +18,36 @@ namespace fs = std::filesystem;
 
 constexpr int kOldest = 100300, kBeyond = 120000;  // 10.3 of JetPack 6.2, and what no backend is for yet
 
+std::string canonical(const std::string& path) {
+  std::error_code error;
+  const fs::path found = fs::weakly_canonical(path, error);
+  return error ? path : found.string();
+}
+
 std::string file_of(const void* symbol, const std::string& otherwise) {
   Dl_info where{};
   const bool known = dladdr(symbol, &where) != 0 && where.dli_fname != nullptr;
-  return fs::weakly_canonical(known ? where.dli_fname : otherwise).string();
+  return canonical(known ? where.dli_fname : otherwise);
+}
+
+std::string backend_of(int major) { return concat("libmmedge_tensorrt", major, ".so"); }
+
+// In the order they are tried. Of the system's the newest first, but before it one that there is a backend for.
+std::vector<std::string> candidates(const std::string& requested) {
+  if (!requested.empty()) return {requested};
+  if (const char* path = std::getenv("MMEDGE_TENSORRT"); path != nullptr && *path != '\0') return {path};
+  int majors[] = {11, 10};
+  std::ranges::stable_partition(majors, [](int major) { return open_own(backend_of(major)).handle != nullptr; });
+  std::vector<std::string> names;
+  for (const int major : majors) names.push_back(concat("libnvinfer.so.", major));
+  return names;
 }
 
 TensorrtLibrary open_library(const std::string& requested) {
-  std::vector<std::string> candidates{"libnvinfer.so.11", "libnvinfer.so.10"};
-  if (const char* path = std::getenv("MMEDGE_TENSORRT"); path != nullptr && *path != '\0') candidates = {path};
-  if (!requested.empty()) candidates = {requested};
   void* handle = nullptr;
-  std::string faults;
-  for (const std::string& candidate : candidates) {
+  std::string name, faults;
+  for (const std::string& candidate : candidates(requested)) {
+    name = candidate;
     handle = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle != nullptr) break;
     faults += concat(faults.empty() ? "" : "; ", dlerror());
@@ -37,14 +57,12 @@ TensorrtLibrary open_library(const std::string& requested) {
          "; install it (it is part of JetPack), or set MMEDGE_TENSORRT to the path of libnvinfer.so");
   }
   const auto get_version = reinterpret_cast<int (*)()>(dlsym(handle, "getInferLibVersion"));
-  if (get_version == nullptr) {
-    fail(MME_ENGINE_UNAVAILABLE, candidates.back(), " is not TensorRT: it has no getInferLibVersion");
-  }
+  if (get_version == nullptr) fail(MME_ENGINE_UNAVAILABLE, name, " is not TensorRT: it has no getInferLibVersion");
   const int number = get_version();  // 100300 is 10.3.0
   const auto get_build = reinterpret_cast<int (*)()>(dlsym(handle, "getInferLibBuildVersion"));
   const std::string version =
       concat(number / 10000, ".", number / 100 % 100, ".", number % 100, ".", get_build == nullptr ? 0 : get_build());
-  const std::string file = file_of(reinterpret_cast<const void*>(get_version), candidates.back());
+  const std::string file = file_of(reinterpret_cast<const void*>(get_version), name);
   if (number < kOldest || number >= kBeyond) {
     fail(MME_ENGINE_UNAVAILABLE, "found TensorRT ", version, " (", file, "); mmedge runs on 10.3 to 11");
   }
@@ -59,21 +77,19 @@ const TensorrtLibrary& tensorrt_library(const std::string& requested) {
   const std::scoped_lock lock(mutex);
   if (opened == nullptr) {
     opened = new TensorrtLibrary(open_library(requested));
-  } else if (!requested.empty() && requested != opened->requested && fs::weakly_canonical(requested) != opened->file) {
+  } else if (!requested.empty() && requested != opened->requested && canonical(requested) != opened->file) {
     fail(MME_ENGINE_UNAVAILABLE, "this process already runs ", opened->description, "; it cannot also load ",
          requested);
   }
   return *opened;
 }
 
-// Our own libraries lie beside this one, where its run path leads.
 LoadTensorrtEngine tensorrt_backend(const TensorrtLibrary& library) {
-  const std::string name = concat("libmmedge_tensorrt", library.major, ".so");
-  void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  const std::string name = backend_of(library.major);
+  const auto [handle, fault] = open_own(name);
   if (handle == nullptr) {
-    fail(MME_ENGINE_UNAVAILABLE, "found ", library.description, ", but this build of mmedge has no ", name, " (",
-         dlerror(), "); build mmedge where NvInfer.h of TensorRT ", library.major,
-         " is, or with -DTENSORRT_INCLUDE_DIRS=...");
+    fail(MME_ENGINE_UNAVAILABLE, "found ", library.description, ", but ", fault,
+         "; build mmedge where NvInfer.h of TensorRT ", library.major, " is, or with -DTENSORRT_INCLUDE_DIRS=...");
   }
   const auto load = reinterpret_cast<LoadTensorrtEngine>(dlsym(handle, kLoadTensorrtEngine));
   if (load == nullptr) fail(MME_ENGINE_UNAVAILABLE, name, " is of another version of mmedge; install both together");
@@ -82,12 +98,14 @@ LoadTensorrtEngine tensorrt_backend(const TensorrtLibrary& library) {
 
 std::string tensorrt_plugin() {
   constexpr const char* name = "libmmedge_tensorrt_plugin.so";
-  void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  const void* creators = handle == nullptr ? nullptr : dlsym(handle, "getCreators");
-  if (creators == nullptr) {
-    fail(MME_ENGINE_UNAVAILABLE, "the engine was built with mmedge's plugin, but this build of mmedge has no ", name,
+  const auto [handle, fault] = open_own(name);
+  if (handle == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, "the engine was built with mmedge's plugin, but ", fault,
          "; build mmedge with -DMMEDGE_CUDA=ON, or the engine without --plugin");
   }
+  const void* creators = dlsym(handle, "getCreators");
+  if (creators == nullptr)
+    fail(MME_ENGINE_UNAVAILABLE, name, " is of another version of mmedge; install both together");
   return file_of(creators, name);
 }
 

@@ -16,7 +16,8 @@ struct TensorrtLibrary {
 };
 
 // One library a process: the first that is asked for and loads. It is never closed. `requested`: its path; empty:
-// MMEDGE_TENSORRT, or the system's newest. Throws MME_ENGINE_UNAVAILABLE.
+// MMEDGE_TENSORRT, or the system's newest that there is a backend for, or else its newest. Throws
+// MME_ENGINE_UNAVAILABLE.
 const TensorrtLibrary& tensorrt_library(const std::string& requested);
 
 // The function of the backend for this version. Throws MME_ENGINE_UNAVAILABLE where this build of mmedge has none.

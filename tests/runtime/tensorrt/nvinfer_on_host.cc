@@ -1,5 +1,5 @@
-// What libmmedge itself asks of libnvinfer.so: its version, 10.3.0.30.
+// What libmmedge itself asks of libnvinfer.so: its version, such as 10.3.0.30.
 extern "C" {
-int getInferLibVersion() { return 100300; }
+int getInferLibVersion() { return VERSION; }
 int getInferLibBuildVersion() { return 30; }
 }

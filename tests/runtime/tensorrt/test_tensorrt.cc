@@ -210,6 +210,36 @@ TEST_F(TensorrtTest, TheEngineSaysWhatRuns) {
   EXPECT_NE(std::string(info.engine).find("Host GPU, images converted by the GPU"), std::string::npos) << info.engine;
 }
 
+TEST_F(TensorrtTest, ANewerTensorrtWithoutABackendIsPassedOver) {
+  write_engine();
+  Opened opened;
+  start(opened);
+  mme_model_info info{};
+  info.struct_size = sizeof info;
+  ASSERT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
+  EXPECT_EQ(std::string(info.engine).find("TensorRT 10.3.0.30"), 0) << info.engine;
+  EXPECT_EQ(dlopen("libnvinfer.so.11", RTLD_NOW | RTLD_NOLOAD), nullptr);
+  EXPECT_NE(dlopen("libnvinfer.so.11", RTLD_NOW), nullptr) << "it is there";
+}
+
+TEST_F(TensorrtTest, APathThatCannotBeLookedUpIsAnErrorOfTheEngineToo) {
+  write_engine();
+  Opened opened;
+  start(opened);
+  const std::string name(300, 'n');
+  mme_model_options other = options();
+  other.tensorrt = name.c_str();
+  Opened second;
+  EXPECT_EQ(mme_model_open(bundle_path("digits.mme").c_str(), &other, &second.model), MME_ENGINE_UNAVAILABLE);
+  EXPECT_NE(std::string(mme_last_error()).find("already runs TensorRT 10.3.0.30"), std::string::npos)
+      << mme_last_error();
+}
+
+TEST_F(TensorrtTest, APluginThatIsThereAndDoesNotLoadIsSaidToBe) {
+  write_engine("", {{"plugin", true}});
+  EXPECT_NE(refusal().find("libmmedge_tensorrt_plugin.so does not load: "), std::string::npos) << mme_last_error();
+}
+
 TEST_F(TensorrtTest, FramesAreConvertedOnTheCpuWhereTheKernelsAreForOtherDevices) {
   setenv("MMEDGE_TEST_NO_KERNELS", "1", 1);
   write_engine();
