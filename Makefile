@@ -115,7 +115,7 @@ build/cuda/ptxas.log: build/install.stamp $(CUDA_SOURCES) CMakeLists.txt runtime
 	toolkit=$$(echo $(CURDIR)/.venv/lib/python*/site-packages/nvidia/cu13); \
 	cmake -S . -B build/cuda -G Ninja -DMMEDGE_CUDA=ON -DCMAKE_CUDA_COMPILER=$$toolkit/bin/nvcc \
 	  -DCMAKE_CUDA_FLAGS=-L$$toolkit/lib > build/configure.log
-	cmake --build build/cuda --target mmedge_cuda opened_libraries > $@ || { cat $@; exit 1; }
+	cmake --build build/cuda --target mmedge_cuda_kernels opened_libraries > $@ || { cat $@; exit 1; }
 
 test-cuda: build/cuda/ptxas.log  ## The CUDA kernels, compiled; test-cpp runs them, emulated
 	$(BIN)/python scripts/cuda_resources.py $< runtime/src/kernels/cuda_resources.md
