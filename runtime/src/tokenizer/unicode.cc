@@ -81,7 +81,7 @@ void CodePointTable<Value>::set(char32_t c, Value value) {
 }
 
 const Unicode& Unicode::get() {
-  static const Unicode unicode;
+  static const auto& unicode = *new Unicode;  // never destroyed: exit handlers may still call in
   return unicode;
 }
 
