@@ -42,8 +42,9 @@
  * @par Threads
  * A model may be used by any number of threads at once. A session or a preprocessor serves one call at a time, from any
  * thread: a second call while one is in progress is refused with #MME_BUSY, and nothing is broken. mme_last_error()
- * belongs to the calling thread. A preprocessor starts no thread and loads no engine, so it may be used after fork(); a
- * model or session may not.
+ * belongs to the calling thread. A preprocessor starts no thread and loads no engine, so a child made by fork() may
+ * make its own, and use one made before the fork that no other thread was using at that moment; a model or session may
+ * not be used there.
  *
  * @par Statuses
  * Every call returns #MME_OK or the kind of fault; mme_last_error() then says what was found, what was expected and

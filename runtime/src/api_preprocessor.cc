@@ -1,4 +1,6 @@
 // The C ABI of preprocessors.
+#include <pthread.h>
+
 #include <memory>
 #include <vector>
 
@@ -23,6 +25,14 @@ struct PreprocessorObject {
 auto& preprocessors() {
   static auto& table = *new HandleTable<PreprocessorObject, mme_preprocessor, 0x50>("mme_preprocessor");
   return table;
+}
+
+// A forked child has one thread, so no other may be at the table when it is forked: its lock would stay held. At load,
+// so that no fork comes before.
+__attribute__((constructor)) void keep_whole_in_forks() {
+  const auto unlock = [] { preprocessors().unlock(); };
+  preprocessors();
+  pthread_atfork([] { preprocessors().lock(); }, unlock, unlock);
 }
 
 nlohmann::json read_parameters(const char* text) {

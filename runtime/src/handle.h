@@ -103,6 +103,10 @@ class HandleTable {
     return Lease(slot, access);
   }
 
+  // What insert() and erase() change stays as it is in between.
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+
   void erase(const Handle* handle) {
     std::shared_ptr<Object> last;
     {

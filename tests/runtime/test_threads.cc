@@ -13,6 +13,8 @@ namespace {
 constexpr char kImage[] = R"({"type": "image", "width": 8, "height": 8, "channels": "rgb", "fit": "stretch",
   "interpolation": "bilinear", "antialias": true, "mean": [0, 0, 0], "std": [1, 1, 1]})";
 
+constexpr char kWaveform[] = R"({"type": "waveform", "sample_rate": 16000, "samples": 160, "normalize": "none"})";
+
 // Runs `work(index)` in `count` threads that begin together.
 void in_threads(int count, const std::function<void(int)>& work) {
   std::atomic<int> waiting{count};
@@ -205,6 +207,36 @@ TEST_F(ThreadsTest, APreprocessorWorksInAForkedChild) {
     done = true;
   });
   EXPECT_EQ(mme_preprocessor_destroy(before_fork), MME_OK);
+}
+
+// However far the other threads are in making and releasing theirs.
+TEST(ForkTest, APreprocessorIsMadeAndReleasedInAForkedChildWhileOthersAre) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "AddressSanitizer's allocator, unlike malloc, may be locked in the child";
+#endif
+  const auto make_and_release = [] {
+    mme_preprocessor* made = nullptr;
+    return mme_preprocessor_create(kWaveform, &made) == MME_OK && mme_preprocessor_destroy(made) == MME_OK;
+  };
+  std::atomic<bool> done{false};
+  in_threads(4, [&](int index) {
+    if (index > 0) {
+      while (!done) EXPECT_TRUE(make_and_release());
+      return;
+    }
+    for (int i = 0; i < 500 && !done; ++i) {
+      const pid_t child = fork();
+      if (child == 0) {
+        alarm(20);  // ends one that waits for ever
+        _exit(make_and_release() ? 0 : 1);
+      }
+      int status = 0;
+      EXPECT_EQ(waitpid(child, &status, 0), child);
+      done = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+      EXPECT_FALSE(done) << "fork " << i << " ended with " << status;
+    }
+    done = true;
+  });
 }
 
 }  // namespace
