@@ -279,8 +279,16 @@ void Session::run() {
   if (!any) fail(MME_INVALID_ARGUMENT, "every input is absent; set at least one");
 
   has_result_ = false;
-  for (size_t i = 0; i < inputs_.size(); ++i) bind_input(i);
-  for (Input& input : inputs_) input.state = State::kUnset;
+  const auto use_up = [this] {
+    for (Input& input : inputs_) input.state = State::kUnset;
+  };
+  try {
+    for (size_t i = 0; i < inputs_.size(); ++i) bind_input(i);
+  } catch (...) {
+    use_up();
+    throw;
+  }
+  use_up();
   const int64_t start = now();
   execution_->run();
   const int64_t ran = now();

@@ -7,12 +7,14 @@
 #include <cstring>
 #include <string>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace {
 
 const OrtApi* real = nullptr;
 std::unordered_set<const void*> on_device;  // session options, sessions and bindings
+bool binding_fails = false;
 
 OrtStatus* bind_copy(OrtIoBinding* binding, const char* name, const OrtValue* value) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
@@ -91,12 +93,29 @@ const OrtApi* get_api(uint32_t version) noexcept {
     return status;
   };
   made.BindInput = [](OrtIoBinding* binding, const char* name, const OrtValue* value) noexcept -> OrtStatus* {
+    if (std::exchange(binding_fails, false)) return real->CreateStatus(ORT_FAIL, "as was asked for");
     return on_device.contains(binding) ? bind_copy(binding, name, value) : real->BindInput(binding, name, value);
+  };
+  // What comes to lie where one of these lay is another.
+  made.ReleaseSessionOptions = [](OrtSessionOptions* options) noexcept {
+    on_device.erase(options);
+    real->ReleaseSessionOptions(options);
+  };
+  made.ReleaseSession = [](OrtSession* session) noexcept {
+    on_device.erase(session);
+    real->ReleaseSession(session);
+  };
+  made.ReleaseIoBinding = [](OrtIoBinding* binding) noexcept {
+    on_device.erase(binding);
+    real->ReleaseIoBinding(binding);
   };
   return &made;
 }
 
 }  // namespace
+
+// The next input is not bound.
+extern "C" __attribute__((visibility("default"))) void fail_next_binding() { binding_fails = true; }
 
 extern "C" __attribute__((visibility("default"))) const OrtApiBase* OrtGetApiBase() noexcept {
   static const OrtApiBase base = {get_api, real_base()->GetVersionString};

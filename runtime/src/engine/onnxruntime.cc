@@ -56,14 +56,18 @@ class OnnxRuntimeExecution : public Execution {
 
   void bind_input(size_t index, Tensor& tensor) override {
     Bound& bound = inputs_[index];
-    if (point_at(bound, tensor) && !copies_inputs_) bind(bound);
+    if (holds(bound, tensor)) return;
+    point_at(bound, tensor);
+    if (!copies_inputs_) bind(bound);
+    bound.data = tensor.data();
   }
 
   void bind_output(size_t index, Tensor& tensor) override {
     Bound& bound = outputs_[index];
-    if (point_at(bound, tensor)) {
-      check(api_, api_->BindOutput(binding_.get(), bound.name, bound.value.get()), "bind an output");
-    }
+    if (holds(bound, tensor)) return;
+    point_at(bound, tensor);
+    check(api_, api_->BindOutput(binding_.get(), bound.name, bound.value.get()), "bind an output");
+    bound.data = tensor.data();
   }
 
   void run() override {
@@ -80,7 +84,7 @@ class OnnxRuntimeExecution : public Execution {
 
     const char* name;
     Owned<OrtValue> value;
-    const void* data = nullptr;
+    const void* data = nullptr;                                // null until it is bound
     std::array<int64_t, Tensor::kMostDimensions + 1> shape{};  // with the batch dimension
     size_t rank = 0;
   };
@@ -89,24 +93,24 @@ class OnnxRuntimeExecution : public Execution {
     check(api_, api_->BindInput(binding_.get(), input.name, input.value.get()), "bind an input");
   }
 
-  // Whether `bound` had to change to hold `tensor`.
-  bool point_at(Bound& bound, Tensor& tensor) {
+  static bool holds(const Bound& bound, const Tensor& tensor) {
     const auto shape = tensor.shape();
-    if (bound.value && bound.data == tensor.data() && bound.rank == shape.size() + 1 &&
-        std::equal(shape.begin(), shape.end(), bound.shape.begin() + 1)) {
-      return false;
-    }
+    return bound.data == tensor.data() && bound.rank == shape.size() + 1 &&
+           std::equal(shape.begin(), shape.end(), bound.shape.begin() + 1);
+  }
+
+  void point_at(Bound& bound, Tensor& tensor) {
+    const auto shape = tensor.shape();
+    bound.data = nullptr;
     bound.shape[0] = 1;
     std::copy(shape.begin(), shape.end(), bound.shape.begin() + 1);
     bound.rank = shape.size() + 1;
-    bound.data = tensor.data();
     OrtValue* value = nullptr;
     check(api_,
           api_->CreateTensorWithDataAsOrtValue(memory_.get(), tensor.data(), tensor.bytes(), bound.shape.data(),
                                                bound.rank, to_onnx(tensor.type()), &value),
           "describe a tensor");
     bound.value.reset(value);
-    return true;
   }
 
   const OrtApi* api_;
