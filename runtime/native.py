@@ -22,6 +22,7 @@ def find_library(name: str) -> str:
     raise errors.MmedgeError(f"{name} was not found in {list(mmedge.runtime.__path__)}; install mmedge again")
 
 
+# Loading it sets ORT_DISABLE_TELEMETRY, in this thread, where mmedge/__init__.py did not.
 lib: Any = ffi.dlopen(find_library("libmmedge.so"))
 
 _ERRORS: dict[int, type[errors.MmedgeError]] = {

@@ -46,6 +46,11 @@
  * make its own, and use one made before the fork that no other thread was using at that moment; a model or session may
  * not be used there.
  *
+ * @par Environment
+ * When the library is loaded it sets ORT_DISABLE_TELEMETRY to 1, so that ONNX Runtime does not report to its makers,
+ * and keeps an existing setting. Nothing changes the environment later. A program that loads the library with dlopen()
+ * must not use the environment in another thread meanwhile.
+ *
  * @par Statuses
  * Every call returns #MME_OK or the kind of fault; mme_last_error() then says what was found, what was expected and
  * what to do. On a fault the output arguments are left as they were. Three faults are possible in every call that

@@ -16,6 +16,10 @@ namespace fs = std::filesystem;
 
 constexpr int kApiVersion = 23;  // the first that custom operators and plug-in providers are safe on
 
+// ONNX Runtime's telemetry starts with the first OrtEnv, so it is switched off before; an existing setting is kept. At
+// load, since setenv() must not run beside another thread's getenv().
+__attribute__((constructor)) void switch_off_telemetry() { setenv("ORT_DISABLE_TELEMETRY", "1", 0); }
+
 // The Python package installed beside this library's own, as in SITE/mmedge/runtime and SITE/onnxruntime/capi.
 std::string beside_this_library() {
   const fs::path site = site_packages();
@@ -36,9 +40,6 @@ std::string choose_library(const std::string& requested) {
 
 OnnxRuntimeLibrary open_library(const std::string& requested) {
   const std::string path = choose_library(requested);
-  // Or it would report to its makers from the first environment on, and keep files for that. Asked to stop later, it
-  // has begun; and what the process's owner has set stays.
-  setenv("ORT_DISABLE_TELEMETRY", "1", 0);
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     fail(MME_ENGINE_UNAVAILABLE, "ONNX Runtime was not found: ", dlerror(),
