@@ -87,17 +87,20 @@ class NewFile {
     scratch_ = concat(path_.string(), ".", getpid(), ".", number.fetch_add(1), ".tmp");
     file_ = open(scratch_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file_ < 0) refuse();
-    struct stat before{};
-    if (stat(path_.c_str(), &before) != 0) return;
-    // Who may read it stays as it was. Only root can give it to its owner.
-    std::ignore = fchown(file_, before.st_uid, before.st_gid);
-    if (fchmod(file_, before.st_mode & 07777U) != 0) refuse();
   }
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
   ~NewFile() {
     if (file_ >= 0) close(file_);
     if (!scratch_.empty()) unlink(scratch_.c_str());
+  }
+
+  // Who may read it stays as it was. Only root can give it to its owner.
+  void keep_mode() const {
+    struct stat before{};
+    if (stat(path_.c_str(), &before) != 0) return;
+    std::ignore = fchown(file_, before.st_uid, before.st_gid);
+    if (fchmod(file_, before.st_mode & 07777U) != 0) refuse();
   }
 
   void write(std::span<const uint8_t> bytes) const {
@@ -205,6 +208,7 @@ NamedGallery from_bytes(std::span<const uint8_t> bytes) {
 void save_gallery(const NamedGallery& gallery, const fs::path& path) {
   const Bytes bytes = to_bytes(gallery);
   NewFile file(path);
+  file.keep_mode();
   file.write(bytes);
   file.replace();
 }

@@ -2,9 +2,11 @@
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/sha.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -14,6 +16,19 @@
 #include <random>
 
 #include "support.h"
+
+namespace {
+
+bool modes_stay = false;
+
+}  // namespace
+
+// The system's own, or that of a file system which lets nobody change a mode.
+extern "C" int fchmod(int file, mode_t mode) noexcept {
+  if (!modes_stay) return static_cast<int>(syscall(SYS_fchmod, file, mode));
+  errno = EPERM;
+  return -1;
+}
 
 namespace {
 
@@ -272,6 +287,18 @@ TEST_F(GalleryFileTest, StaysWhereItCannotBeWritten) {
   EXPECT_EQ(read(), whole);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1);
   EXPECT_FALSE(fs::exists(folder.string() + "." + std::to_string(getpid()) + ".0.tmp"));
+}
+
+TEST_F(GalleryFileTest, NothingIsLeftOfOneWhoseModeCannotBeKept) {
+  const auto count = [](const fs::path& at) { return std::distance(fs::directory_iterator(at), {}); };
+  const TestGallery gallery(1);
+  const auto open_files = count("/proc/self/fd");
+  modes_stay = true;
+  EXPECT_EQ(mme_gallery_save(gallery.handle, path.c_str()), MME_INVALID_ARGUMENT);
+  modes_stay = false;
+  EXPECT_EQ(count("/proc/self/fd"), open_files);
+  EXPECT_EQ(count(folder), 1);
+  EXPECT_EQ(read(), whole);
 }
 
 TEST_F(GalleryFileTest, CutAnywhereItIsRefused) {
