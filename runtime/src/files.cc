@@ -2,12 +2,23 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 
 #include "error.h"
 
 namespace mmedge {
 
 namespace fs = std::filesystem;
+
+std::vector<uint8_t> read_file(const fs::path& path) {
+  std::error_code error;
+  const uintmax_t size = fs::file_size(path, error);
+  std::vector<uint8_t> bytes(error ? 0 : size);
+  std::ifstream stream(path, std::ios::binary);
+  stream.read(reinterpret_cast<char*>(bytes.data()), std::ssize(bytes));
+  bytes.resize(static_cast<size_t>(stream.gcount()));
+  return bytes;
+}
 
 std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& name, uintmax_t most, mme_status fault,
                                  const char* remedy) {
@@ -31,10 +42,8 @@ std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& n
   if (error || size > most) {
     fail(fault, directory.string(), ": file \"", name, "\" has ", size, " bytes; expected at most ", most, remedy);
   }
-  std::vector<uint8_t> bytes(size);
-  std::ifstream stream(file, std::ios::binary);
-  stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
-  if (!stream) {  // set too where the file got shorter in between
+  std::vector<uint8_t> bytes = read_file(file);
+  if (bytes.size() != size) {
     fail(fault, directory.string(), ": file \"", name, "\" cannot be read", remedy);
   }
   return bytes;

@@ -1,4 +1,4 @@
-// Files that a bundle or a preprocessing names, which may not lie outside their directory.
+// Reading whole files, and those that a bundle or a preprocessing names, which may not lie outside their directory.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,9 @@
 #include "mmedge.h"
 
 namespace mmedge {
+
+// What is in a regular file; less or nothing where it cannot be read.
+std::vector<uint8_t> read_file(const std::filesystem::path& path);
 
 // Reads a file of `directory` of at most `most` bytes; it may be neither absolute nor outside, by name or through a
 // link. Throws `fault`, with `remedy` behind the message where the file itself is to blame.

@@ -7,23 +7,14 @@
 #include <array>
 #include <atomic>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 
 #include "error.h"
+#include "files.h"
 
 namespace mmedge {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::vector<uint8_t> read_file(const fs::path& path) {
-  std::error_code error;
-  const uintmax_t size = fs::file_size(path, error);
-  std::vector<uint8_t> bytes(error ? 0 : size);
-  std::ifstream(path, std::ios::binary).read(reinterpret_cast<char*>(bytes.data()), std::ssize(bytes));
-  return bytes;
-}
 
 // Against damage, not against attackers: whoever can write here could as well change the program. SHA-256 would take
 // longer than the cache saves.

@@ -7,12 +7,11 @@
 #include <array>
 #include <charconv>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "error.h"
+#include "files.h"
 #include "sha256.h"
 
 namespace mmedge {
@@ -44,11 +43,6 @@ fs::path users_cache() {
     fail(MME_ENGINE_UNAVAILABLE, "this user has no home directory to look for engines in; name the folder");
   }
   return fs::path(home) / ".cache" / "mmedge" / "engines";
-}
-
-std::vector<uint8_t> read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 // Whether the record `path` is of a TensorRT engine of the graph. Throws json::exception.
