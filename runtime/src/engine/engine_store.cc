@@ -34,8 +34,11 @@ fs::path users_cache() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   if (cache != nullptr && fs::path(cache).is_absolute()) return fs::path(cache) / "mmedge" / "engines";
   const char* home = std::getenv("HOME");
+  std::array<char, 16384> fields{};  // of the user's entry
   if (home == nullptr || *home == '\0') {
-    const passwd* user = getpwuid(getuid());
+    passwd entry{};
+    passwd* user = nullptr;
+    getpwuid_r(getuid(), &entry, fields.data(), fields.size(), &user);
     home = user == nullptr ? nullptr : user->pw_dir;
   }
   // Engines are native code: never from wherever the process happens to be.
