@@ -75,7 +75,11 @@ mme_status mme_preprocessor_create_in(const char* parameters, const char* direct
   return guarded([&] {
     require(directory, "directory");
     create_preprocessor(parameters, preprocessor, [&](const std::string& name) {
-      return read_inside(directory, name, kMaxNamedFile, MME_INVALID_ARGUMENT);
+      try {
+        return read_inside(directory, name, kMaxNamedFile, MME_INVALID_ARGUMENT);
+      } catch (const Error& error) {
+        fail(error.status(), directory, ": ", error.what());
+      }
     });
   });
 }

@@ -147,7 +147,7 @@ void check_files(const fs::path& directory, const json& manifest, std::string_vi
   if (!files.contains(graph)) fail(MME_BUNDLE_INVALID, "graph \"", graph, "\" is not among the files");
   for (const auto& [name, expected] : files.items()) {
     const json& size = expected.at("size");
-    std::vector<uint8_t> bytes = read_inside(directory, name, SIZE_MAX / 2, MME_BUNDLE_INVALID, kRemedy);
+    std::vector<uint8_t> bytes = read_inside(directory, name, SIZE_MAX / 2, MME_BUNDLE_INVALID);
     if (size != bytes.size()) {
       fail(MME_BUNDLE_INVALID, "file \"", name, "\" has ", bytes.size(), " bytes; the manifest says ", size.dump());
     }
@@ -187,6 +187,26 @@ void read_manifest(const json& manifest, Bundle& bundle) {
   check_names(bundle);
 }
 
+Bundle read_bundle(const fs::path& directory, std::string_view provider) {
+  const std::vector<uint8_t> text = read_inside(directory, "manifest.json", kMaxManifestBytes, MME_BUNDLE_INVALID);
+  const std::vector<uint8_t> digest = read_inside(directory, "manifest.sha256", 4096, MME_BUNDLE_INVALID);
+  const std::string expected = sha256(text) + "  manifest.json\n";
+  if (std::string(digest.begin(), digest.end()) != expected) {
+    fail(MME_BUNDLE_INVALID, "manifest.json does not match manifest.sha256");
+  }
+  Bundle bundle;
+  bundle.manifest.assign(text.begin(), text.end());
+  const json manifest = parse_json(bundle.manifest, MME_BUNDLE_INVALID);
+  const json& version = manifest.at("schema_version");
+  if (!version.is_number_integer() || version.get<int64_t>() < 1 || version.get<int64_t>() > kSchemaVersion) {
+    fail(MME_BUNDLE_INVALID, "found manifest schema version ", version.dump(), "; this library reads 1 to ",
+         kSchemaVersion, ", so update mmedge");
+  }
+  read_manifest(manifest, bundle);
+  check_files(directory, manifest, provider, bundle);
+  return bundle;
+}
+
 }  // namespace
 
 std::optional<size_t> Bundle::output(OutputKind kind) const {
@@ -199,31 +219,13 @@ Bundle open_bundle(const fs::path& directory, std::string_view provider) {
   if (!fs::is_directory(directory, error)) {
     fail(MME_BUNDLE_INVALID, directory.string(), ": no such bundle directory; expected one written by mmedge export");
   }
-  const std::vector<uint8_t> text =
-      read_inside(directory, "manifest.json", kMaxManifestBytes, MME_BUNDLE_INVALID, kRemedy);
-  const std::vector<uint8_t> digest = read_inside(directory, "manifest.sha256", 4096, MME_BUNDLE_INVALID, kRemedy);
-  Bundle bundle;
-  bundle.manifest.assign(text.begin(), text.end());
   try {
-    const std::string expected = sha256(text) + "  manifest.json\n";
-    if (std::string(digest.begin(), digest.end()) != expected) {
-      fail(MME_BUNDLE_INVALID, "manifest.json does not match manifest.sha256");
-    }
-    const json manifest = parse_json(bundle.manifest, MME_BUNDLE_INVALID);
-    const json& version = manifest.at("schema_version");
-    if (!version.is_number_integer() || version.get<int64_t>() < 1 || version.get<int64_t>() > kSchemaVersion) {
-      fail(MME_BUNDLE_INVALID, "found manifest schema version ", version.dump(), "; this library reads 1 to ",
-           kSchemaVersion, ", so update mmedge");
-    }
-    read_manifest(manifest, bundle);
-    check_files(directory, manifest, provider, bundle);
+    return read_bundle(directory, provider);
   } catch (const json::exception& exception) {
     fail(MME_BUNDLE_INVALID, directory.string(), ": manifest.json is malformed: ", exception.what(), kRemedy);
   } catch (const Error& failure) {
-    if (std::string(failure.what()).starts_with(directory.string())) throw;
     fail(failure.status(), directory.string(), ": ", failure.what(), kRemedy);
   }
-  return bundle;
 }
 
 }  // namespace mmedge

@@ -20,8 +20,7 @@ std::vector<uint8_t> read_file(const fs::path& path) {
   return bytes;
 }
 
-std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& name, uintmax_t most, mme_status fault,
-                                 const char* remedy) {
+std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& name, uintmax_t most, mme_status fault) {
   const fs::path relative(name);
   bool inside = !name.empty() && relative.is_relative() && name.find('\0') == std::string::npos;
   for (const fs::path& part : relative) inside = inside && part != "..";
@@ -29,22 +28,22 @@ std::vector<uint8_t> read_inside(const fs::path& directory, const std::string& n
   const fs::path root = fs::canonical(directory, error);
   const fs::path file = inside && !error ? fs::canonical(root / relative, error) : fs::path();
   if (inside && error) {
-    fail(fault, directory.string(), ": file \"", name, "\" is missing (", error.message(), ")", remedy);
+    fail(fault, "file \"", name, "\" is missing (", error.message(), ")");
   }
   const auto [end, unused] = std::mismatch(root.begin(), root.end(), file.begin(), file.end());
   if (!inside || end != root.end()) {
-    fail(fault, directory.string(), ": path \"", name, "\" leads outside the directory; refused");
+    fail(fault, "path \"", name, "\" leads outside the directory");
   }
   if (!fs::is_regular_file(file, error)) {
-    fail(fault, directory.string(), ": \"", name, "\" is not a regular file", remedy);
+    fail(fault, "\"", name, "\" is not a regular file");
   }
   const uintmax_t size = fs::file_size(file, error);
   if (error || size > most) {
-    fail(fault, directory.string(), ": file \"", name, "\" has ", size, " bytes; expected at most ", most, remedy);
+    fail(fault, "file \"", name, "\" has ", size, " bytes; expected at most ", most);
   }
   std::vector<uint8_t> bytes = read_file(file);
   if (bytes.size() != size) {
-    fail(fault, directory.string(), ": file \"", name, "\" cannot be read", remedy);
+    fail(fault, "file \"", name, "\" cannot be read");
   }
   return bytes;
 }

@@ -14,8 +14,8 @@ namespace mmedge {
 std::vector<uint8_t> read_file(const std::filesystem::path& path);
 
 // Reads a file of `directory` of at most `most` bytes; it may be neither absolute nor outside, by name or through a
-// link. Throws `fault`, with `remedy` behind the message where the file itself is to blame.
+// link. Throws `fault`; the message names the file, not the directory.
 std::vector<uint8_t> read_inside(const std::filesystem::path& directory, const std::string& name, uintmax_t most,
-                                 mme_status fault, const char* remedy = "");
+                                 mme_status fault);
 
 }  // namespace mmedge

@@ -128,6 +128,16 @@ TEST_F(BundleTest, AMissingFileIsNamed) {
   }
 }
 
+TEST_F(BundleTest, AMessageBeginsWithTheBundleWhateverThatIsCalled) {
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.parent_path());
+  fs::rename(folder, "m");  // as what is said of manifest.json begins
+  write("m/manifest.sha256", "");
+  EXPECT_EQ(mme_bundle_check("m"), MME_BUNDLE_INVALID);
+  EXPECT_EQ(std::string(mme_last_error()).find("m: manifest.json does not match"), 0U) << mme_last_error();
+  fs::current_path(before);
+}
+
 TEST_F(BundleTest, PathsThatLeadOutsideAreRefused) {
   write(folder.parent_path() / "outside.onnx", read(folder / "model.onnx"));
   fs::create_symlink("../outside.onnx", folder / "link.onnx");
