@@ -398,15 +398,17 @@ typedef struct mme_model_info {
   const char* graph_sha256; /**< of the graph, in hexadecimal: embeddings of two models cannot be compared */
 } mme_model_info;
 
-/** Check the bundle directory at `path` without loading it: its manifest, every file's hash, that no path leaves it.
+/** Check the bundle directory at `path` without loading it: its manifest, that every graph is there, every file's hash,
+ * that no path leaves it.
  * @retval MME_INVALID_ARGUMENT path is NULL
  * @retval MME_BUNDLE_INVALID it is missing, damaged, of a newer schema, or reaches outside itself */
 MME_API mme_status mme_bundle_check(const char* path);
 
-/** Open the bundle directory at `path`: check it as mme_bundle_check() does, find the engine, and load the graph. On
- * #MME_OK the caller must close *model. options may be NULL.
- * @retval MME_INVALID_ARGUMENT path or model is NULL, or an option is none of its values
- * @retval MME_BUNDLE_INVALID as in mme_bundle_check(), or manifest and graph do not fit each other
+/** Open the bundle directory at `path`: check it as mme_bundle_check() does, but for the graphs of other
+ * providers, find the engine, and load the graph. On #MME_OK the caller must close *model. options may be NULL.
+ * @retval MME_INVALID_ARGUMENT path or model is NULL, or an option is none of its values or is of the other engine
+ * @retval MME_BUNDLE_INVALID as in mme_bundle_check(), there is no graph for the provider, or manifest and graph do not
+ *         fit each other
  * @retval MME_ENGINE_UNAVAILABLE no ONNX Runtime of 1.23 or newer, none with this provider, or the process runs
  * another; for TensorRT: no TensorRT of 10.3 or newer, none that this build is for, no driver, no GPU, or no engine of
  *         this graph

@@ -87,7 +87,7 @@ const char* mme_version(void) { return MMEDGE_VERSION; }
 mme_status mme_bundle_check(const char* path) {
   return guarded([&] {
     require(path, "path");
-    open_bundle(path, "cpu");
+    open_bundle(path, std::nullopt);
   });
 }
 

@@ -125,26 +125,43 @@ void check_task(const Bundle& bundle) {
   }
 }
 
+struct GraphFile {
+  std::string path, target, precision;
+};
+
 // Floating point is the same everywhere. Integers are not: TensorRT takes unsigned ones for signed, without a word.
-const json& choose_graph(const json& graphs, std::string_view provider) {
-  const auto fits = [provider](const json& graph) {
-    return graph.at("target").get<std::string>().starts_with("tensorrt") == provider.starts_with("tensorrt");
+const GraphFile& choose_graph(const std::vector<GraphFile>& graphs, std::string_view provider) {
+  const auto fits = [provider](const GraphFile& graph) {
+    return graph.target.starts_with("tensorrt") == provider.starts_with("tensorrt");
   };
   const auto found = std::find_if(graphs.begin(), graphs.end(), fits);
   if (found != graphs.end()) return *found;
-  if (graphs.at(0).at("precision") == "int8") {
-    fail(MME_BUNDLE_INVALID, "it has no INT8 graph for provider \"", provider, "\", only one for ",
-         graphs.at(0).at("target").get<std::string>(), "; take the fp32 bundle it was made of");
+  if (graphs[0].precision == "int8") {
+    fail(MME_BUNDLE_INVALID, "it has no INT8 graph for provider \"", provider, "\", only one for ", graphs[0].target,
+         "; take the fp32 bundle it was made of");
   }
-  return graphs.at(0);
+  return graphs[0];
 }
 
-void check_files(const fs::path& directory, const json& manifest, std::string_view provider, Bundle& bundle) {
-  const json& chosen = choose_graph(manifest.at("graphs"), provider);
-  const auto graph = chosen.at("path").get<std::string>();
-  bundle.precision = chosen.at("precision").get<std::string>();
-  const json& files = manifest.at("files");
-  if (!files.contains(graph)) fail(MME_BUNDLE_INVALID, "graph \"", graph, "\" is not among the files");
+// At least one.
+std::vector<GraphFile> read_graphs(const json& manifest) {
+  std::vector<GraphFile> graphs;
+  for (const json& graph : manifest.at("graphs").get<std::vector<json>>()) {
+    graphs.push_back({graph.at("path").get<std::string>(), graph.at("target").get<std::string>(),
+                      graph.at("precision").get<std::string>()});
+  }
+  if (graphs.empty()) fail(MME_BUNDLE_INVALID, "it has no graph");
+  return graphs;
+}
+
+// Every file, among which `graphs` must be. The bytes of `graph` are kept.
+void check_files(const fs::path& directory, const json& files, const std::vector<GraphFile>& graphs,
+                 const std::string& graph, Bundle& bundle) {
+  for (const GraphFile& needed : graphs) {
+    if (!files.contains(needed.path)) {
+      fail(MME_BUNDLE_INVALID, "graph \"", needed.path, "\" is not among the files");
+    }
+  }
   for (const auto& [name, expected] : files.items()) {
     const json& size = expected.at("size");
     std::vector<uint8_t> bytes = read_inside(directory, name, SIZE_MAX / 2, MME_BUNDLE_INVALID);
@@ -187,7 +204,8 @@ void read_manifest(const json& manifest, Bundle& bundle) {
   check_names(bundle);
 }
 
-Bundle read_bundle(const fs::path& directory, std::string_view provider) {
+// Its messages do not name the directory.
+Bundle read_bundle(const fs::path& directory, std::optional<std::string_view> provider) {
   const std::vector<uint8_t> text = read_inside(directory, "manifest.json", kMaxManifestBytes, MME_BUNDLE_INVALID);
   const std::vector<uint8_t> digest = read_inside(directory, "manifest.sha256", 4096, MME_BUNDLE_INVALID);
   const std::string expected = sha256(text) + "  manifest.json\n";
@@ -203,7 +221,14 @@ Bundle read_bundle(const fs::path& directory, std::string_view provider) {
          kSchemaVersion, ", so update mmedge");
   }
   read_manifest(manifest, bundle);
-  check_files(directory, manifest, provider, bundle);
+  std::vector<GraphFile> graphs = read_graphs(manifest);
+  std::string graph;
+  if (provider) {
+    graphs = {choose_graph(graphs, *provider)};
+    graph = graphs[0].path;
+    bundle.precision = graphs[0].precision;
+  }
+  check_files(directory, manifest.at("files"), graphs, graph, bundle);
   return bundle;
 }
 
@@ -214,7 +239,7 @@ std::optional<size_t> Bundle::output(OutputKind kind) const {
   return found == outputs.end() ? std::nullopt : std::optional(static_cast<size_t>(found - outputs.begin()));
 }
 
-Bundle open_bundle(const fs::path& directory, std::string_view provider) {
+Bundle open_bundle(const fs::path& directory, std::optional<std::string_view> provider) {
   std::error_code error;
   if (!fs::is_directory(directory, error)) {
     fail(MME_BUNDLE_INVALID, directory.string(), ": no such bundle directory; expected one written by mmedge export");

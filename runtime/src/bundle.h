@@ -50,7 +50,8 @@ struct Bundle {
   std::optional<size_t> output(OutputKind kind) const;
 };
 
-// With the graph that is written for `provider`, as mme_model_options has it. Throws MME_BUNDLE_INVALID.
-Bundle open_bundle(const std::filesystem::path& directory, std::string_view provider);
+// With the graph that is written for `provider`, as mme_model_options has it; without one every graph must be there,
+// and none is taken. Throws MME_BUNDLE_INVALID.
+Bundle open_bundle(const std::filesystem::path& directory, std::optional<std::string_view> provider);
 
 }  // namespace mmedge

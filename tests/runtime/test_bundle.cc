@@ -178,6 +178,29 @@ TEST_F(BundleTest, IntegersForAnotherProviderAreRefused) {
   EXPECT_NE(std::string(mme_last_error()).find(expected), std::string::npos) << mme_last_error();
 }
 
+TEST_F(BundleTest, OneForAnotherProviderAloneIsSound) {
+  edit_manifest([](auto& manifest) {
+    manifest["graphs"][0]["precision"] = "int8";
+    manifest["graphs"][0]["target"] = "tensorrt";
+  });
+  EXPECT_EQ(mme_bundle_check(folder.c_str()), MME_OK) << mme_last_error();
+  mme_model* model = nullptr;
+  EXPECT_EQ(mme_model_open(folder.c_str(), nullptr, &model), MME_BUNDLE_INVALID);
+  const std::string expected = "no INT8 graph for provider \"cpu\", only one for tensorrt";
+  EXPECT_NE(std::string(mme_last_error()).find(expected), std::string::npos) << mme_last_error();
+}
+
+TEST_F(BundleTest, ACheckLooksForEveryGraph) {
+  edit_manifest([](auto& manifest) {
+    auto other = manifest["graphs"][0];
+    other["target"] = "tensorrt";
+    other["path"] = "gone.onnx";
+    manifest["graphs"].push_back(other);
+  });
+  EXPECT_EQ(mme_bundle_check(folder.c_str()), MME_BUNDLE_INVALID);
+  EXPECT_NE(std::string(mme_last_error()).find("gone.onnx"), std::string::npos) << mme_last_error();
+}
+
 TEST_F(BundleTest, ANewerSchemaSaysWhatIsSupported) {
   edit_manifest([](nlohmann::json& manifest) { manifest["schema_version"] = 99; });
   const std::string message = refusal();
