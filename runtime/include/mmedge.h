@@ -375,8 +375,8 @@ typedef struct mme_model_options {
   const char* cache;       /**< an existing directory for what the engine makes of the graph, for a faster next start;
                               NULL: none. Files there are trusted as this program is: keep it private */
   const char* engine;      /**< "onnxruntime"; or "tensorrt", TensorRT itself with an engine that mmedge build compiled,
-                              which takes device and what follows here of these options. NULL: "onnxruntime". Since 0.4,
-                              like all that follows */
+                              which takes device and what follows here of these options, and no others. NULL:
+                              "onnxruntime". Since 0.4, like all that follows */
   const char* tensorrt;    /**< path of libnvinfer.so; NULL: MMEDGE_TENSORRT, then the system's newest */
   const char* engines;     /**< an engine's file, or the directory where mmedge build put it; NULL: mmedge/engines in
                               $XDG_CACHE_HOME or ~/.cache. An engine is native code, trusted as this program is. One that

@@ -46,6 +46,12 @@ TensorrtOptions tensorrt_options(const char* path, const mme_model_options& give
            "leave them NULL for engine \"tensorrt\"");
     }
   }
+  if (given.threads < 0 || given.threads > 1 || given.disable_arena != 0 || given.allow_spinning != 0 ||
+      given.keep_denormals != 0) {
+    fail(MME_INVALID_ARGUMENT,
+         "options->threads, disable_arena, allow_spinning and keep_denormals are of engine \"onnxruntime\"; "
+         "leave them 0 for engine \"tensorrt\"");
+  }
   return {text(given.tensorrt), given.device, text(given.engines), bundle.graph_sha256, path};
 }
 

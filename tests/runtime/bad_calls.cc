@@ -145,6 +145,18 @@ const std::vector<BadCall>& bad_calls() {
          w.model_options.provider = "cpu";
          return mme_model_open(w.path.c_str(), &w.model_options, &w.model);
        }},
+      {"mme_model_open threads of engine tensorrt",
+       [](World& w) {
+         w.model_options.engine = "tensorrt";
+         w.model_options.threads = -1;
+         return mme_model_open(w.path.c_str(), &w.model_options, &w.model);
+       }},
+      {"mme_model_open keep_denormals of engine tensorrt",
+       [](World& w) {
+         w.model_options.engine = "tensorrt";
+         w.model_options.keep_denormals = 1;
+         return mme_model_open(w.path.c_str(), &w.model_options, &w.model);
+       }},
       {"mme_session_region before run", [](World& w) { return mme_session_region(w.vqa, &w.region); }, MME_NOT_READY},
       {"mme_session_region task", [](World& w) { return mme_session_region(w.session, &w.region); }},
       {"mme_session_region region", [](World& w) { return mme_session_region(w.vqa, nullptr); }},
