@@ -112,6 +112,16 @@ TEST(EngineTest, TheCallersOwnDenormalsAreLeftAlone) {
   EXPECT_NE(denormal * 1.0F, 0.0F);
 }
 
+TEST(EngineTest, AnotherLibraryThanTheOneThatRunsIsRefusedWhereverItIsSaidToBe) {
+  scores_with(nullptr);
+  for (const std::string& path : {std::string("/nowhere/libonnxruntime.so"), "/" + std::string(5000, 'x')}) {
+    mme_model_options options = make_options();
+    options.onnxruntime = path.c_str();
+    EXPECT_STREQ(mme_status_name(open_status(options)), "MME_ENGINE_UNAVAILABLE") << mme_last_error();
+    EXPECT_NE(std::string(mme_last_error()).find("this process already runs"), std::string::npos) << mme_last_error();
+  }
+}
+
 class CacheTest : public testing::Test {
  protected:
   void SetUp() override {

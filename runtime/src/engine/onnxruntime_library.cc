@@ -77,7 +77,8 @@ const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested) {
   const std::scoped_lock lock(mutex);
   if (opened == nullptr) {
     opened = new OnnxRuntimeLibrary(open_library(requested));
-  } else if (!requested.empty() && requested != opened->requested && fs::weakly_canonical(requested) != opened->file) {
+  } else if (!requested.empty() && requested != opened->requested &&
+             fs::weakly_canonical(requested, error) != opened->file) {
     fail(MME_ENGINE_UNAVAILABLE, "this process already runs ", opened->description, "; it cannot also load ",
          requested);
   }
@@ -92,6 +93,7 @@ RegisterOperators cuda_operators() {
     if (fault.starts_with(concat(name, ":"))) return nullptr;  // of one that it found it gives the path
     fail(MME_ENGINE_UNAVAILABLE, "found ", name, ", with mmedge's operators for CUDA, but it does not load: ", fault,
          "; install what it lacks, or remove it: without, ONNX Runtime computes them by itself");
+  std::error_code error;  // a path that leads nowhere is of another
   }
   const auto found = reinterpret_cast<RegisterOperators>(dlsym(handle, "RegisterCustomOps"));
   if (found == nullptr) {
