@@ -69,12 +69,30 @@ OnnxRuntimeLibrary open_library(const std::string& requested) {
   return {base, api, env, requested, file, version, concat("ONNX Runtime ", version, " (", file, ")")};
 }
 
+RegisterOperators open_cuda_operators() {
+  constexpr const char* name = "libmmedge_onnxruntime_cuda.so";
+  void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    const std::string fault = dlerror();
+    if (fault.starts_with(concat(name, ":"))) return nullptr;  // of one that it found it gives the path
+    fail(MME_ENGINE_UNAVAILABLE, "found ", name, ", with mmedge's operators for CUDA, but it does not load: ", fault,
+         "; install what it lacks, or remove it: without, ONNX Runtime computes them by itself");
+  }
+  const auto found = reinterpret_cast<RegisterOperators>(dlsym(handle, "RegisterCustomOps"));
+  if (found == nullptr) {
+    fail(MME_ENGINE_UNAVAILABLE, name, " has no RegisterCustomOps: it is of another version of mmedge; install both ",
+         "together");
+  }
+  return found;
+}
+
 }  // namespace
 
 const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested) {
   static std::mutex mutex;
   static const OnnxRuntimeLibrary* opened = nullptr;
   const std::scoped_lock lock(mutex);
+  std::error_code error;  // a path that leads nowhere is of another
   if (opened == nullptr) {
     opened = new OnnxRuntimeLibrary(open_library(requested));
   } else if (!requested.empty() && requested != opened->requested &&
@@ -86,20 +104,7 @@ const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested) {
 }
 
 RegisterOperators cuda_operators() {
-  constexpr const char* name = "libmmedge_onnxruntime_cuda.so";
-  void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) {
-    const std::string fault = dlerror();
-    if (fault.starts_with(concat(name, ":"))) return nullptr;  // of one that it found it gives the path
-    fail(MME_ENGINE_UNAVAILABLE, "found ", name, ", with mmedge's operators for CUDA, but it does not load: ", fault,
-         "; install what it lacks, or remove it: without, ONNX Runtime computes them by itself");
-  std::error_code error;  // a path that leads nowhere is of another
-  }
-  const auto found = reinterpret_cast<RegisterOperators>(dlsym(handle, "RegisterCustomOps"));
-  if (found == nullptr) {
-    fail(MME_ENGINE_UNAVAILABLE, name, " has no RegisterCustomOps: it is of another version of mmedge; install both ",
-         "together");
-  }
+  static const RegisterOperators found = open_cuda_operators();
   return found;
 }
 

@@ -26,7 +26,7 @@ const OnnxRuntimeLibrary& onnxruntime_library(const std::string& requested);
 
 // RegisterCustomOps of libmmedge_onnxruntime_cuda.so, for sessions of the CUDA provider; null where that library is not
 // beside this one, and ONNX Runtime computes the bodies of the operators. Throws MME_ENGINE_UNAVAILABLE where it is
-// there and of no use.
+// there and of no use. Looked for once a process.
 using RegisterOperators = OrtStatus*(ORT_API_CALL*)(OrtSessionOptions*, const OrtApiBase*);
 RegisterOperators cuda_operators();
 
