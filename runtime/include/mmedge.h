@@ -85,16 +85,17 @@
  * order, and mme_preprocessor_end_audio() those that needed the end.
  *
  * @par Steady state
- * Memory is taken when a handle is made and when a call brings a larger size than every call before it. After that,
- * with sizes as before, these allocate nothing and take no lock:
+ * Memory is taken when a handle is made, when a call brings a larger size than every call before it, and when a frame
+ * has another geometry (format, colours, size, rotation, mirror, region) than the one before. After that, with sizes as
+ * before, these allocate nothing and take no lock:
  *
  * | call | allocates |
  * |---|---|
- * | set_image, set_text, set_tensor, set_absent | nothing |
- * | output, region, timing, preprocessor_image, preprocessor_text | nothing |
+ * | set_image, preprocessor_image | nothing; a frame of another geometry than the one before is planned anew |
+ * | set_text, set_tensor, set_absent, output, region, timing, preprocessor_text | nothing |
  * | set_audio, preprocessor_audio | nothing; a clip at another rate than the model's makes its resampler anew |
  * | push_audio, preprocessor_push_audio | nothing, at any rate |
- * | run | nothing of its own, but for #MME_MEMORY_CUDA at an address not seen before; the inference engine may |
+ * | run | nothing of its own, but for profile_layers and #MME_MEMORY_CUDA at a new address; the inference engine may |
  * | mme_similarity_top_k(), mme_gallery_search() | nothing for k up to 1024 |
  * | any call that fails | its message |
  *
