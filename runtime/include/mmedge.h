@@ -55,8 +55,9 @@
  * Every call returns #MME_OK or the kind of fault; mme_last_error() then says what was found, what was expected and
  * what to do. On a fault the output arguments are left as they were. Three faults are possible in every call that
  * returns a status, and are not repeated below: #MME_OUT_OF_MEMORY; #MME_INTERNAL; and, for a struct whose struct_size
- * no version had or that sets fields this library does not know, #MME_INVALID_ARGUMENT. A handle is never followed
- * before it is checked: one that is NULL, already released, of another kind or made up gives #MME_INVALID_HANDLE.
+ * is less than its first version's or more than 4096 above this one's, or that sets fields this library does not know,
+ * #MME_INVALID_ARGUMENT. A handle is never followed before it is checked: one that is NULL, already released, of
+ * another kind or made up gives #MME_INVALID_HANDLE.
  *
  * @par Versions
  * Set struct_size of every struct to its sizeof, and zero what you do not set. While the major version is 0, from 0.1
@@ -261,7 +262,7 @@ typedef struct mme_audio {
   int32_t channels;    /**< 1 to 8 */
   int32_t sample_rate; /**< Hz, 1000 to 768000; resampled where the model wants another */
   const void* samples; /**< frames * channels of them */
-  size_t frames;       /**< samples per channel */
+  size_t frames;       /**< samples per channel, up to 2^30 */
 } mme_audio;
 
 /** The type of a tensor's elements. */
@@ -485,7 +486,7 @@ MME_API mme_status mme_session_set_image(mme_session* session, const char* input
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT there is no such input, it takes no audio, samples is NULL, or a field is none of its
  *         values
- * @retval MME_BAD_INPUT 0 samples, too few for one frame, or a sample that is not finite */
+ * @retval MME_BAD_INPUT 0 samples, too few for one frame, more than 2^30, or a sample that is not finite */
 MME_API mme_status mme_session_set_audio(mme_session* session, const char* input, const mme_audio* audio);
 
 /** Feed live samples to input `input`, whose preprocessing must have a window ("samples"): work is done for the new
@@ -499,7 +500,7 @@ MME_API mme_status mme_session_set_audio(mme_session* session, const char* input
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT there is no such input, it takes no audio, it has no window, or the format differs from
  *         that of the pushes before
- * @retval MME_BAD_INPUT a sample that is not finite */
+ * @retval MME_BAD_INPUT more than 2^30 samples, or one that is not finite */
 MME_API mme_status mme_session_push_audio(mme_session* session, const char* input, const mme_audio* audio);
 
 /** Forget the samples pushed to input `input`: the next push begins a new stream. Since 0.2.
@@ -513,7 +514,7 @@ MME_API mme_status mme_session_reset_audio(mme_session* session, const char* inp
  * @retval MME_INVALID_HANDLE it is not a live session
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT there is no such input, it takes no text, or text is NULL with a size
- * @retval MME_BAD_INPUT the text is not valid UTF-8; the message gives the byte */
+ * @retval MME_BAD_INPUT the text has more than 2^28 bytes, or is not valid UTF-8; the message gives the byte */
 MME_API mme_status mme_session_set_text(mme_session* session, const char* input, const char* text, size_t size);
 
 /** Copy a ready tensor into input `input` for the next run. After a fault the input is unset.
@@ -642,7 +643,7 @@ MME_API mme_status mme_preprocessor_text(mme_preprocessor* preprocessor, const c
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT it makes no audio, a step needs the whole clip, or the format differs from that of the
  *         pushes before
- * @retval MME_BAD_INPUT a sample that is not finite */
+ * @retval MME_BAD_INPUT as in mme_session_push_audio() */
 MME_API mme_status mme_preprocessor_push_audio(mme_preprocessor* preprocessor, const mme_audio* audio,
                                                mme_tensor* tensor);
 
@@ -679,7 +680,8 @@ typedef struct mme_search {
 /** The k rows of a gallery [rows, dimension] nearest to `query`, float32 [dimension], best first, equal scores by row.
  * Writes min(k, rows) entries to `indices` and `scores`, which hold k each, and that number to *found. Allocates
  * nothing for k up to 1024. Any thread. Since 0.2.
- * @retval MME_INVALID_ARGUMENT an argument is NULL, the metric or type is none of those, or the sizes cannot be
+ * @retval MME_INVALID_ARGUMENT an argument is NULL, the metric or type is none of those, k is 0, the scale of int8 rows
+ *         is not finite, or the sizes cannot be
  * @retval MME_BAD_INPUT the query holds NaN or infinity */
 MME_API mme_status mme_similarity_top_k(const mme_search* search, const float* query, size_t k, int64_t* indices,
                                         float* scores, size_t* found);

@@ -296,6 +296,16 @@ const std::vector<BadCall>& bad_searches() {
       {"mme_similarity_top_k data_type", [](World& w) { return w.search.data_type = MME_UINT8, top_k(w); }},
       {"mme_similarity_top_k dimension", [](World& w) { return w.search.dimension = 0, top_k(w); }},
       {"mme_similarity_top_k dimension * rows", [](World& w) { return w.search.dimension = SIZE_MAX / 2, top_k(w); }},
+      {"mme_similarity_top_k k",
+       [](World& w) {
+         return mme_similarity_top_k(&w.search, w.query.data(), 0, w.indices.data(), w.scores.data(), &w.found);
+       }},
+      {"mme_similarity_top_k scale",
+       [](World& w) {
+         w.search.data_type = MME_INT8;
+         w.search.scale = std::numeric_limits<float>::infinity();
+         return top_k(w);
+       }},
       {"mme_similarity_top_k row_stride", [](World& w) { return w.search.row_stride = 8, top_k(w); }},
       {"mme_similarity_top_k NaN",
        [](World& w) { return w.query[3] = std::numeric_limits<float>::quiet_NaN(), top_k(w); }, MME_BAD_INPUT},
