@@ -334,12 +334,12 @@ typedef struct mme_region {
   float map_height;   /**< its height */
   float threshold;    /**< relevance from which a cell belongs to the box */
   float score;        /**< the largest relevance */
-  float x;      /**< the box around the cells from the threshold on that hang together, by side or corner, with the most
-                   relevant one, ending where relevance crosses the threshold on the line between two cells' centres; in
-                   pixels of the upright frame and inside what of it was used: left edge */
-  float y;      /**< its upper edge */
-  float width;  /**< its width; 0 where no cell reaches the threshold */
-  float height; /**< its height; 0 likewise */
+  float x;            /**< the box around the 8-connected component of cells at or above the threshold that contains the
+                         largest, ending where relevance crosses the threshold on the line between two cells' centres; in
+                         pixels of the upright frame and inside what of it was used: left edge */
+  float y;            /**< its upper edge */
+  float width;        /**< its width; 0 where no cell reaches the threshold */
+  float height;       /**< its height; 0 likewise */
 } mme_region;
 
 /** One stage of the last run. */

@@ -1,7 +1,7 @@
 // The box around the most relevant region of a map.
 //
-// The region is the cells of a value from the threshold on that hang together, by side or corner, with the largest
-// cell. Values stand at the centres of cells, so the box ends between a cell of the region (value a) and its neighbour
+// The region is the 8-connected component of cells at or above the threshold that contains the largest.
+// Values stand at the centres of cells, so the box ends between a cell of the region (value a) and its neighbour
 // outside (value b), where the line from one to the other crosses the threshold t: at (a - t) / (a - b) of the way, as
 // marching squares does (Lorensen and Cline 1987). That is exact, not to the cell, where a cell holds the share of it
 // that a straight-edged thing covers and t is a half, but for an error of 0.09 cells. At the map's edge it is the edge.

@@ -51,7 +51,7 @@ class Session {
  public:
   Session(std::shared_ptr<const Model> model, size_t top_k, const ExecutionOptions& options);
 
-  // A failure of what follows is not to leave a tensor of before to run on.
+  // Called first, so that a call that fails leaves no earlier tensor to run on.
   void unset(const char* input) { inputs_[find(input)].unset(); }
   void set_image(const char* input, const mme_image& image);
   void set_audio(const char* input, const mme_audio& audio);

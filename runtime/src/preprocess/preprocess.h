@@ -30,7 +30,7 @@ class Preprocess {
   virtual std::vector<int64_t> shape() const = 0;
   virtual void image(const mme_image& image, Tensor& output);
   virtual ImageArea area() const { return {}; }  // of the last image
-  // For who does it elsewhere; null where this takes no images.
+  // For an engine that converts images itself; null where this takes no images.
   virtual const ImageToTensorSpec* image_spec() const { return nullptr; }
   virtual void audio(const mme_audio& audio, Tensor& output);
   virtual void text(std::string_view text, Tensor& output);
