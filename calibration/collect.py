@@ -124,7 +124,9 @@ class Collector:
 
     def _run(self, rows: Sequence[tuple[str, Mapping[str, npt.NDArray[Any]]]]) -> None:
         feeds = {name: np.stack([row[name] for _, row in rows]) for name in rows[0][1]}
-        for name, values in zip(self._histograms, self._session.run(list(self._histograms), feeds), strict=True):
+        names = list(self._histograms)
+        found = self._session.run(names, feeds) if names else []  # which gives all outputs where none is named
+        for name, values in zip(names, found, strict=True):
             histogram = self._histograms[name]
             if not histogram.add(values):
                 where = _first(rows, np.isinf(values))

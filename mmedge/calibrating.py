@@ -118,6 +118,11 @@ def calibrate_bundle(
     check_destination(destination, overwrite)
     work = _Work(bundle, destination, data, settings, progress)
     work.check_held_out()
+    if settings.precision == "int8" and not work.layers:
+        raise CalibrationError(
+            f"{bundle} has no layer that can be in INT8: no convolution, product or table of constant weights; "
+            "take the precision fp16 or auto"
+        )
     calibration = None if settings.precision == "fp16" else work.calibrate()
     before = work.score(None)
     after, graph, search, candidates = before, work.model, None, list[onnx.ModelProto]()

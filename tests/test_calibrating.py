@@ -186,6 +186,47 @@ def test_values_that_are_no_numbers_are_told_with_their_tensors(
         assert ("nans" in written.manifest.evidence["calibration"]) == told
 
 
+@pytest.mark.parametrize("kind", ["nothing", "a table"])
+def test_a_graph_without_ranges_stays_in_float_and_says_so(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, plain = pictures(tmp_path / "data", level=200), bundle(tmp_path / "plain.mme", level=200, size=1.0)
+    model = onnx.load(plain / "model.onnx")
+    model.opset_import[0].version = 18
+    (product,) = [node for node in model.graph.node if node.op_type == "Gemm"]
+    model.graph.node.remove(product)
+    made = {
+        # The grey pictures' least level, and the rest of one.
+        "nothing": [
+            helper.make_node("ReduceMin", ["pixels", "axis"], ["grey"], "least", keepdims=1),
+            helper.make_node("Sub", ["one", "grey"], ["black"], "rest"),
+            helper.make_node("Concat", ["black", "grey"], ["logits"], "logits", axis=1),
+        ],
+        "a table": [
+            helper.make_node("ReduceMin", ["pixels", "axis"], ["grey"], "least", keepdims=0),
+            helper.make_node("Round", ["grey"], ["index"], "index"),
+            helper.make_node("Cast", ["index"], ["whole"], "whole", to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "whole"], ["logits"], "look up"),
+        ],
+    }
+    model.graph.node.extend(made[kind])
+    constants = {"axis": np.array([1]), "one": np.float32([1]), "table": np.float32([[1, 0], [0, 1]])}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    manifest = read_manifest(plain)
+    graphs = [manifest.graphs[0].model_copy(update={"opset": 18})]
+    write_bundle(plain, manifest.model_copy(update={"graphs": graphs}), {"model.onnx": model.SerializeToString()})
+    written = calibrate_bundle(plain, tmp_path / "made.mme", data, Settings(precision="auto"))
+    assert written.after.subsets[-1].main.value == written.before.subsets[-1].main.value == 1
+    print_calibrated(written)
+    layers = 0 if kind == "nothing" else 1
+    assert f"of {layers} layers in INT8 for ONNX Runtime" in capsys.readouterr().out.replace("\n", " ")
+    if kind == "nothing":
+        with pytest.raises(
+            CalibrationError, match=r"plain\.mme has no layer that can be in INT8.*; take the precision"
+        ):
+            calibrate_bundle(plain, tmp_path / "int8.mme", data, Settings(precision="int8"))
+
+
 def scenes(folder: Path) -> tuple[Path, list[str]]:
     """Grey pictures, dark and bright, each with a low and a high tone, and the labels of both."""
     labels = [f"{shade} {tone}" for shade in ("dark", "bright") for tone in ("low", "high")]

@@ -81,7 +81,7 @@ class Precision:
         assert self.search is not None
         loudest = sorted(self.search.noise.items(), key=lambda item: -item[1])
         decibels = {name: -10 * np.log10(max(noise, 1e-30)) for name, noise in loudest}
-        most = max(decibels.values())
+        most = max(decibels.values(), default=0.0)
         taken = self.search.chosen.layers
         return [(name, value, max(value, 0) / most, name in taken) for name, value in decibels.items()]
 
