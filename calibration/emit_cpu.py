@@ -10,7 +10,7 @@ import onnx
 
 from mmedge.calibration.editor import GraphEditor
 from mmedge.calibration.fusion import Fusion, add_body, find_fusions
-from mmedge.calibration.graph import MOVES, attributes
+from mmedge.calibration.graph import MOVES, attributes, with_names
 from mmedge.calibration.layers import (
     Layer,
     activation_scale,
@@ -50,7 +50,7 @@ def emit_cpu(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: Collec
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
-    return _CpuEmitter(model, ranges, chosen).emit()
+    return _CpuEmitter(with_names(model), ranges, chosen).emit()
 
 
 class _CpuEmitter:

@@ -10,7 +10,7 @@ import onnx
 from mmedge.calibration.editor import GraphEditor
 from mmedge.calibration.errors import CalibrationError
 from mmedge.calibration.fusion import add_body, find_fusions
-from mmedge.calibration.graph import MOVES
+from mmedge.calibration.graph import MOVES, with_names
 from mmedge.calibration.layers import activation_scale, find_integers, find_layers, find_tables
 
 # Between a tensor that has a range and a fusion, in a graph that `emit_tensorrt` and `to_half` have written.
@@ -32,6 +32,7 @@ def emit_tensorrt(model: onnx.ModelProto, ranges: Mapping[str, float], chosen: C
 
     ranges: the largest magnitude by tensor, of all that `tensors_to_range` names.
     """
+    model = with_names(model)
     editor = GraphEditor(model)
     index = editor.index
     layers = {layer.name: layer for layer in find_layers(model) if layer.name in chosen}

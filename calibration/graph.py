@@ -52,6 +52,19 @@ class GraphIndex:
         return self.way(name)[-1]
 
 
+def with_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph, or a copy where nodes without a name are called by what they make: the layers of a graph are found,
+    and left out, by name. (ONNX Runtime loads no graph in which two have one name.)
+    """
+    if all(node.name for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        node.name = node.name or f"{node.op_type} of {next(filter(None, node.output))}"
+    return copy
+
+
 def module_of(index: GraphIndex, node: onnx.NodeProto) -> str:
     """The module whose weights a node uses, or the nearest before it that uses any; "" if none does."""
     waiting, seen = [node], set()

@@ -23,7 +23,7 @@ from mmedge.calibration.collect import Collector, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.errors import BudgetExceeded, CalibrationError
-from mmedge.calibration.graph import blocks_of, nodes_in_int8
+from mmedge.calibration.graph import blocks_of, nodes_in_int8, with_names
 from mmedge.calibration.half import as_an_engine_computes, nodes_in_half
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
@@ -190,7 +190,7 @@ class _Work:
                 f"{bundle} is written for {graph.target}; calibrate one for onnxruntime: what comes of it has a graph "
                 "for TensorRT too"
             )
-        self.model = onnx.load(bundle / graph.path)
+        self.model = with_names(onnx.load(bundle / graph.path))
         self.layers = quantizable(self.model)
         modalities = bundle_predictor(bundle)[1]
         labels = None if self.manifest.task == "embedding" else self.manifest.labels

@@ -20,8 +20,15 @@ from onnx.version_converter import convert_version
 
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
-from mmedge.calibration.graph import with_float_weights, with_outputs
-from mmedge.calibration.layers import activation_scale, find_layers, quantize, tensors_to_range, weight_scales
+from mmedge.calibration.graph import with_float_weights, with_names, with_outputs
+from mmedge.calibration.layers import (
+    activation_scale,
+    find_layers,
+    quantizable,
+    quantize,
+    tensors_to_range,
+    weight_scales,
+)
 from mmedge.calibration.ranges import LEVELS
 from mmedge.export.engines import build_engine
 
@@ -142,6 +149,24 @@ def test_a_table_is_looked_up_in_integers(emit: Emit) -> None:
     (found,) = session(emitted).run(None, {"ids": ids})
     steps = np.abs(table).max(axis=0) / LEVELS
     assert (np.abs(-found - table[ids]) <= 0.501 * steps).all()
+
+
+@pytest.mark.parametrize("emit", EMITTERS)
+def test_nodes_without_a_name_are_kept(small_graph: onnx.ModelProto, emit: Emit) -> None:
+    unnamed = onnx.ModelProto()
+    unnamed.CopyFrom(small_graph)
+    for node in unnamed.graph.node:
+        node.name = ""
+    layers = list(quantizable(with_names(unnamed)))
+    assert len(layers) == len(ALL)
+    x = pictures()
+    ranges = ranges_of(unnamed, x)
+    (expected,) = session(unnamed).run(None, {"x": x})
+    for chosen in (layers, layers[:1], [""]):
+        (found,) = session(emit(unnamed, ranges, chosen)).run(None, {"x": x})
+        assert np.square(expected - found).mean() < 0.01 * np.square(expected).mean()
+    (plain,) = session(emit(small_graph, ranges, ALL)).run(None, {"x": x})
+    np.testing.assert_array_equal(session(emit(unnamed, ranges, layers)).run(None, {"x": x})[0], plain)
 
 
 def test_onnxruntime_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto, tmp_path: Path) -> None:
