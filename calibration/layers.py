@@ -109,7 +109,8 @@ def _layer(index: GraphIndex, node: onnx.NodeProto) -> Layer | None:
         return None
     axis = 0 if node.op_type == "Conv" or options.get("transB") else 1
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    if bias is not None and index.constant(bias) is None:
+    values = index.constant(bias)
+    if bias is not None and (values is None or values.ndim != 1):
         return None
     output, bias_node, relu_node = node.output[0], None, None
     after = index.only_consumer(output)

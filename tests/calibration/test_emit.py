@@ -169,6 +169,33 @@ def test_nodes_without_a_name_are_kept(small_graph: onnx.ModelProto, emit: Emit)
     np.testing.assert_array_equal(session(emit(unnamed, ranges, layers)).run(None, {"x": x})[0], plain)
 
 
+@pytest.mark.parametrize("emit", EMITTERS)
+@pytest.mark.parametrize("shape", [(1, 4), ()])
+def test_a_bias_of_another_shape_than_its_channels_leaves_the_product_in_float(
+    emit: Emit, shape: tuple[int, ...]
+) -> None:
+    random = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["x", "w", "b"], ["h"], "odd"),
+            helper.make_node("Gemm", ["h", "v"], ["y"], "even"),
+        ],
+        "bias",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [
+            numpy_helper.from_array(np.asarray(random.standard_normal(size), np.float32), name)
+            for name, size in {"w": (6, 4), "v": (4, 4), "b": shape}.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    x = random.standard_normal((8, 6)).astype(np.float32)
+    assert list(quantizable(model)) == ["even"]
+    (expected,) = session(model).run(None, {"x": x})
+    (found,) = session(emit(model, ranges_of(model, x), ["odd", "even"])).run(None, {"x": x})
+    assert 0 < np.square(expected - found).mean() < 0.01 * np.square(expected).mean()
+
+
 def test_onnxruntime_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto, tmp_path: Path) -> None:
     x = pictures()
     session(emit_cpu(small_graph, ranges_of(small_graph, x), ALL), tmp_path / "optimized.onnx")
