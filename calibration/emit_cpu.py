@@ -10,7 +10,7 @@ import onnx
 
 from mmedge.calibration.editor import GraphEditor
 from mmedge.calibration.fusion import Fusion, add_body, find_fusions
-from mmedge.calibration.graph import MOVES, attributes, with_names
+from mmedge.calibration.graph import attributes, is_move, with_names
 from mmedge.calibration.layers import (
     Layer,
     activation_scale,
@@ -80,7 +80,7 @@ class _CpuEmitter:
         return len(shape) == 2 or (len(shape) == 3 and None not in shape[1:])
 
     def _moves_integers(self, node: onnx.NodeProto) -> bool:
-        return node.op_type in MOVES and node.output[0] in self._taken
+        return is_move(node) and node.output[0] in self._taken
 
     # ---- Writing -----------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,11 @@ from onnx.utils import Extractor
 MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"})
 
 
+def is_move(node: onnx.NodeProto, moves: Collection[str] = MOVES) -> bool:
+    """Whether a node moves values and does no more: a MaxPool may say where it found them as well."""
+    return node.op_type in moves and not any(node.output[1:])
+
+
 class GraphIndex:
     """The tensors of a graph's top level."""
 
@@ -42,7 +47,7 @@ class GraphIndex:
     def way(self, name: str, moves: Collection[str] = MOVES) -> list[str]:
         """The tensor, and those it is moved from: of the same values, in another shape or order."""
         way, node = [name], self.producers.get(name)
-        while node is not None and node.op_type in moves:
+        while node is not None and is_move(node, moves):
             way.append(node.input[0])
             node = self.producers.get(way[-1])
         return way

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from mmedge.calibration.fusion import find_fusions
-from mmedge.calibration.graph import MOVES, GraphIndex, attributes, block_of, module_of
+from mmedge.calibration.graph import GraphIndex, attributes, block_of, is_move, module_of
 from mmedge.calibration.ranges import LEVELS
 
 LEAST_SCALE = 2.0**-40
@@ -169,7 +169,7 @@ class Integers:
         """Which inputs of a node, that is none of the layers, are rounded before it. What layers take is so after it
         was moved.
         """
-        if node.op_type in MOVES and node.output[0] in self.taken:
+        if is_move(node) and node.output[0] in self.taken:
             return []
         rounded = node.input if node.name in self.sums else self.made.intersection(node.input)
         return [name for name in node.input if name in rounded and name != self.joined.get(node.name)]
@@ -183,7 +183,7 @@ def find_integers(model: onnx.ModelProto, layers: Sequence[Layer], others: Colle
     taken = {name for tensor in takes for name in index.way(tensor)}
     made = {layer.output for layer in layers if layer.name in convolutions or layer.output in taken}
     made |= {entry.output for entry in sums}
-    made |= {node.output[0] for node in model.graph.node if node.op_type in MOVES and node.output[0] in taken}
+    made |= {node.output[0] for node in model.graph.node if is_move(node) and node.output[0] in taken}
     alone = {layer.output for layer in layers if index.only_consumer(layer.output) is not None}
     joined = {entry.name: name for entry in sums for name in reversed(entry.inputs) if name in alone}
     return Integers(frozenset(taken), frozenset(made), {entry.name: entry for entry in sums}, joined)

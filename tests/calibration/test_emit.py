@@ -196,6 +196,41 @@ def test_a_bias_of_another_shape_than_its_channels_leaves_the_product_in_float(
     assert 0 < np.square(expected - found).mean() < 0.01 * np.square(expected).mean()
 
 
+def two_convolutions(between: list[onnx.NodeProto], source: str, **outputs: int) -> onnx.ModelProto:
+    """A convolution x -> c, nodes that make `source`, and a convolution of that -> y; `outputs` by type."""
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv0", pads=[1, 1, 1, 1]),
+        *between,
+        helper.make_node("Conv", [source, "v"], ["y"], "conv1", pads=[1, 1, 1, 1]),
+    ]
+    constants = {name: random.standard_normal((3, 3, 3, 3)).astype(np.float32) / 5 for name in ("w", "v", "inner")}
+    graph = helper.make_graph(
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 6, 6])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, None, None]),
+            *(helper.make_tensor_value_info(name, kind, ["batch", 3, None, None]) for name, kind in outputs.items()),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in {**constants, "true": np.array(True)}.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@pytest.mark.parametrize("emit", EMITTERS)
+def test_a_pool_that_says_where_it_found_its_values_stays_as_it_is(emit: Emit) -> None:
+    pool = helper.make_node("MaxPool", ["c"], ["p", "where"], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    model, x = two_convolutions([pool], "p", where=TensorProto.INT64), pictures()
+    emitted = emit(model, ranges_of(model, x), ["conv0", "conv1"])
+    onnx.checker.check_model(emitted, full_check=True)
+    expected, found = session(model).run(None, {"x": x}), session(emitted).run(None, {"x": x})
+    assert 0 < np.square(expected[0] - found[0]).mean() < 0.01 * np.square(expected[0]).mean()
+    assert (expected[1] == found[1]).mean() > 0.95  # but for values that come to one step
+
+
 def test_onnxruntime_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto, tmp_path: Path) -> None:
     x = pictures()
     session(emit_cpu(small_graph, ranges_of(small_graph, x), ALL), tmp_path / "optimized.onnx")
