@@ -104,7 +104,7 @@ class GraphEditor:
     def finish(self) -> onnx.ModelProto:
         """The graph, without the initializers that no node takes any more."""
         graph = self._model.graph
-        used = {name for node in self.nodes for name in node.input} | {value.name for value in graph.output}
+        used = {name for node in self.nodes for name in node.input} | self.index.outputs
         # A graph that was edited before has scales of the same names, and values.
         others = used.difference(self._constants)
         kept = [entry for entry in graph.initializer if entry.name in others]

@@ -21,8 +21,20 @@ def is_move(node: onnx.NodeProto, moves: Collection[str] = MOVES) -> bool:
     return node.op_type in moves and not any(node.output[1:])
 
 
+def seen_inside(graph: onnx.GraphProto) -> set[str]:
+    """What the graphs inside its nodes, such as the branches of an If, take by name, their own tensors among it."""
+    found = set()
+    for attribute in (entry for node in graph.node for entry in node.attribute):
+        for inner in (attribute.g, *attribute.graphs):
+            found |= {name for node in inner.node for name in node.input} | {value.name for value in inner.output}
+            found |= seen_inside(inner)
+    return found
+
+
 class GraphIndex:
-    """The tensors of a graph's top level."""
+    """The tensors of a graph's top level. outputs: those that are seen from elsewhere, the graphs inside its nodes
+    included.
+    """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
@@ -32,7 +44,7 @@ class GraphIndex:
         for node in graph.node:
             for name in dict.fromkeys(node.input):
                 self.consumers.setdefault(name, []).append(node)
-        self.outputs = {value.name for value in graph.output}
+        self.outputs = {value.name for value in graph.output} | seen_inside(graph)
 
     def constant(self, name: str | None) -> npt.NDArray[Any] | None:
         """The values of an initializer; None where `name` is none."""
@@ -154,7 +166,7 @@ def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             shape[attributes(node)["axis"]] = -1
         floats = values * scale.astype(np.float32).reshape(shape)
         graph.initializer.append(numpy_helper.from_array(floats.astype(scale.dtype), node.output[0]))
-    used = {name for node in graph.node for name in node.input}
+    used = {name for node in graph.node for name in node.input} | index.outputs
     kept = [entry for entry in graph.initializer if entry.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)

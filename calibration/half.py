@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.calibration.graph import GraphIndex, with_float_weights
+from mmedge.calibration.graph import GraphIndex, seen_inside, with_float_weights
 
 FP16_MAX = float(np.finfo(np.float16).max)
 FP16_LEAST = float(np.finfo(np.float16).smallest_normal)  # below, it has fewer digits
@@ -32,9 +32,9 @@ def to_half(model: onnx.ModelProto, in_float32: Collection[str] = ()) -> onnx.Mo
     in_float32: names of nodes that stay in float32; what of theirs is INT8 stays so, read into float32.
 
     Norms, softmax, the sums of two tensors that these take, squares, means and sums over dimensions, and functions stay
-    in float32. So does all that a constant which float16 cannot hold can reach before something bounds it: the masks of
-    attention, the least length that a vector is divided by. Layers with a scale too small for float16 keep their
-    scales, and what is between them, in float32.
+    in float32, as do nodes with graphs inside and what these take. So does all that a constant which float16 cannot
+    hold can reach before something bounds it: the masks of attention, the least length that a vector is divided by.
+    Layers with a scale too small for float16 keep their scales, and what is between them, in float32.
     """
     return _Half(model, in_float32).convert()
 
@@ -91,6 +91,7 @@ class _Half:
         self._floats |= {
             name for name, entry in self._index.initializers.items() if entry.data_type == TensorProto.FLOAT
         }
+        self._inside = seen_inside(self._model.graph)
         self._wide = self._reached_by_what_has_no_half()
         self._fine = self._with_fine_scales()
         self._functions = {(function.domain, function.name) for function in model.functions}
@@ -116,7 +117,7 @@ class _Half:
         for output in graph.output:
             if self._types.get(output.name) == TensorProto.FLOAT16:
                 self._rename(output.name)
-        used = {name for node in self._nodes for name in node.input}
+        used = {name for node in self._nodes for name in node.input} | self._index.outputs
         kept = [entry for entry in graph.initializer if entry.name in used]
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self._nodes)
@@ -153,6 +154,8 @@ class _Half:
             or any(self._reading(name) in self._fine for name in node.input)
             or (node.domain, node.op_type) in self._functions
             or bool(self._wide.intersection((*node.input, *node.output)))
+            or bool(self._inside.intersection(node.output))
+            or any(entry.HasField("g") or entry.graphs for entry in node.attribute)
         )
 
     def _is_sum_to_norm(self, node: onnx.NodeProto) -> bool:

@@ -21,6 +21,7 @@ from onnx.version_converter import convert_version
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.graph import with_float_weights, with_names, with_outputs
+from mmedge.calibration.half import as_an_engine_computes, to_half
 from mmedge.calibration.layers import (
     activation_scale,
     find_layers,
@@ -229,6 +230,31 @@ def test_a_pool_that_says_where_it_found_its_values_stays_as_it_is(emit: Emit) -
     expected, found = session(model).run(None, {"x": x}), session(emitted).run(None, {"x": x})
     assert 0 < np.square(expected[0] - found[0]).mean() < 0.01 * np.square(expected[0]).mean()
     assert (expected[1] == found[1]).mean() > 0.95  # but for values that come to one step
+
+
+def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(nodes[-1].output[0], 1, None)])
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("emit", EMITTERS)
+def test_a_graph_inside_a_node_sees_the_tensors_and_weights_that_it_did(emit: Emit, half: bool) -> None:
+    inside = [
+        branch("then", helper.make_node("Conv", ["c", "inner"], ["n"], "n", pads=[1, 1, 1, 1])),
+        branch("else", helper.make_node("Conv", ["r", "inner"], ["m"], "m", pads=[1, 1, 1, 1])),
+    ]
+    nodes = [
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("If", ["true"], ["z"], "if", then_branch=inside[0], else_branch=inside[1]),
+        helper.make_node("Add", ["r", "z"], ["s"], "sum"),
+    ]
+    model, x = two_convolutions(nodes, "s"), pictures()
+    emitted = emit(model, ranges_of(model, x), ["conv0", "conv1"])
+    if half:
+        emitted = as_an_engine_computes(to_half(emitted))
+    onnx.checker.check_model(emitted, full_check=True)
+    (expected,), (found,) = session(model).run(None, {"x": x}), session(emitted).run(None, {"x": x})
+    assert 0 < np.square(expected - found).mean() < 0.01 * np.square(expected).mean()
 
 
 def test_onnxruntime_runs_every_chosen_layer_on_integers(small_graph: onnx.ModelProto, tmp_path: Path) -> None:
