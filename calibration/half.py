@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mmedge.calibration.errors import CalibrationError
 from mmedge.calibration.graph import GraphIndex, seen_inside, with_float_weights
 
 FP16_MAX = float(np.finfo(np.float16).max)
 FP16_LEAST = float(np.finfo(np.float16).smallest_normal)  # below, it has fewer digits
 _OPSET = 19  # the first in which scales of Q/DQ may be float16
+_LEAST_OPSET = 18  # from here on all operators are the same up to it
 
 # Sums of many terms, exponentials and squares: they stay in float32.
 _IN_FLOAT32 = frozenset(
@@ -35,8 +37,26 @@ def to_half(model: onnx.ModelProto, in_float32: Collection[str] = ()) -> onnx.Mo
     in float32, as do nodes with graphs inside and what these take. So does all that a constant which float16 cannot
     hold can reach before something bounds it: the masks of attention, the least length that a vector is divided by.
     Layers with a scale too small for float16 keep their scales, and what is between them, in float32.
+
+    Raises:
+        CalibrationError: the graph has an operator of an opset that is too old.
     """
+    _check_opset(model)
     return _Half(model, in_float32).convert()
+
+
+def _check_opset(model: onnx.ModelProto) -> None:
+    version = min((entry.version for entry in model.opset_import if entry.domain == ""), default=_LEAST_OPSET)
+    if version >= _LEAST_OPSET:
+        return
+    for node in model.graph.node:
+        if node.domain == "":
+            written, read = (onnx.defs.get_schema(node.op_type, most).since_version for most in (version, _LEAST_OPSET))
+            if written != read:
+                raise CalibrationError(
+                    f"node {node.name!r}: {node.op_type} of opset {version} is another than that of {_LEAST_OPSET}, "
+                    f"the least that can be written in float16; export again with opset {_LEAST_OPSET}"
+                )
 
 
 def nodes_in_half(model: onnx.ModelProto) -> list[str]:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.calibration.collect import session_on_one_thread
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
+from mmedge.calibration.errors import CalibrationError
 from mmedge.calibration.graph import with_outputs
 from mmedge.calibration.half import as_an_engine_computes, to_half
 from mmedge.calibration.layers import find_layers
@@ -239,3 +240,23 @@ def test_what_is_left_in_single_precision_keeps_its_integers(three_blocks: onnx.
         assert [layer for layer in engine.layers if name in layer.nodes and "Int8" in layer.inputs], name
     everything = [node.name for node in three_blocks.graph.node]
     assert list(to_half(integers, everything).graph.node) == list(integers.graph.node)
+
+
+def test_an_operator_that_later_opsets_write_in_another_way_is_refused(small_graph: onnx.ModelProto) -> None:
+    old = onnx.ModelProto()
+    old.CopyFrom(small_graph)
+    old.opset_import[0].version = 17
+    (mean,) = [node for node in old.graph.node if node.op_type == "ReduceMean"]
+    del mean.input[1]
+    mean.attribute.append(helper.make_attribute("axes", [1]))
+    onnx.checker.check_model(old, full_check=True)
+    with pytest.raises(
+        CalibrationError, match=r"'mean': ReduceMean of opset 17 is another.*; export again with opset 18"
+    ):
+        to_half(old)
+    # The others of that opset are the same.
+    mean.CopyFrom(helper.make_node("Flatten", ["n"], ["v"], "flat"))
+    del old.graph.node[-1:]
+    old.graph.output[0].CopyFrom(helper.make_tensor_value_info("v", TensorProto.FLOAT, ["batch", None]))
+    (expected,), (found,) = run(old, pictures()), run(to_half(old), pictures())
+    assert 0 < np.abs(expected - found).max() < 0.01 * np.abs(expected).max()
