@@ -4,12 +4,25 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 inline void check_cuda(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
+}
+
+// Runs `launch` on a stream of its own, and waits for it. The stream waits for no other, as those of an application;
+// the emulator refuses what is not enqueued on it.
+inline cudaError_t on_own_stream(const std::function<cudaError_t(cudaStream_t)>& launch) {
+  check_cuda(cudaDeviceSynchronize());  // until what was written is there
+  cudaStream_t stream = nullptr;
+  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  const cudaError_t error = launch(stream);
+  check_cuda(cudaStreamSynchronize(stream));
+  check_cuda(cudaStreamDestroy(stream));
+  return error;
 }
 
 // As many elements as were asked for and not a byte more, so that a sanitizer sees an access beyond them.

@@ -349,7 +349,9 @@ void fault(Place place, const char* message) {
   std::abort();  // a thread at fault is not resumed
 }
 
-cudaError_t launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*body)(void*), void* arguments) {
+cudaError_t launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, cudaStream_t stream, void (*body)(void*),
+                   void* arguments) {
+  if (!takes(stream)) return cudaErrorInvalidResourceHandle;
   if (!launchable(grid, block, dynamic_shared_bytes)) return cudaErrorInvalidConfiguration;
   gridDim = grid;
   blockDim = block;

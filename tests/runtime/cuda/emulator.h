@@ -67,6 +67,12 @@ void order_atomic(void* address);
 // As cudaLaunchKernel does, but that it returns when the grid is done: cudaErrorInvalidConfiguration past what sm_87
 // to sm_120 all launch without being asked for more: 48 KiB of shared memory among others. Throws Fault, also where
 // static memory does not fit beside the dynamic one.
-cudaError_t launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*body)(void*), void* arguments);
+cudaError_t launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, cudaStream_t stream, void (*body)(void*),
+                   void* arguments);
+
+// From now on what is enqueued on another stream is refused with cudaErrorInvalidResourceHandle; nullptr: on none.
+// cudaStreamCreateWithFlags does so with the stream that it makes, until that is destroyed.
+void set_only_stream(cudaStream_t stream);
+bool takes(cudaStream_t stream);
 
 }  // namespace emulator

@@ -5,7 +5,36 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "emulator.h"
+
+namespace {
+
 constexpr size_t kAlignment = 256;  // CUDA's
+cudaStream_t only_stream = nullptr;
+
+}  // namespace
+
+namespace emulator {
+
+void set_only_stream(cudaStream_t stream) { only_stream = stream; }
+bool takes(cudaStream_t stream) { return only_stream == nullptr || stream == only_stream; }
+
+}  // namespace emulator
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  static char made;
+  *stream = reinterpret_cast<cudaStream_t>(&made);
+  emulator::set_only_stream(*stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t) {
+  emulator::set_only_stream(nullptr);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return posix_memalign(memory, kAlignment, std::max(bytes, size_t{1})) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
@@ -21,7 +50,8 @@ cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  if (!emulator::takes(stream)) return cudaErrorInvalidResourceHandle;
   return cudaMemset(memory, value, bytes);
 }
 

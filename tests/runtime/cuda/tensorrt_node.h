@@ -159,7 +159,11 @@ class Node {
     const DeviceVector<Output> y(size(batch_) * size(dimension_));
     const DeviceVector<float> alpha(presence_.size());
     void* const to[] = {y.data(), alpha.data()};
-    EXPECT_EQ(runtime(plugin).enqueue(inputs, outputs, from.data(), to, workspace.data(), nullptr), 0);
+    const auto enqueue = [&](cudaStream_t stream) {
+      const bool taken = runtime(plugin).enqueue(inputs, outputs, from.data(), to, workspace.data(), stream) == 0;
+      return taken ? cudaSuccess : cudaErrorUnknown;
+    };
+    EXPECT_EQ(on_own_stream(enqueue), cudaSuccess);
     alpha_ = alpha.read();
     std::vector<float> made;
     for (const Output value : y.read()) made.push_back(Traits<Output>::from(value));

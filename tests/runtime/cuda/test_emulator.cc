@@ -155,6 +155,25 @@ TEST(Emulator, WhatNoDeviceLaunchesIsRefused) {
   EXPECT_EQ(launch(64, 48 * 1024 + 1), cudaErrorInvalidConfiguration);
 }
 
+TEST(Emulator, WhatIsEnqueuedOnAnotherStreamThanTheOneThatWasMadeIsRefused) {
+  std::vector<float> to(kThreads);
+  const auto launch = [&](cudaStream_t stream) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(1);
+    config.blockDim = dim3(kThreads);
+    config.stream = stream;
+    return cudaLaunchKernelEx(&config, sum_halves, to.data());
+  };
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  EXPECT_EQ(launch(stream), cudaSuccess);
+  EXPECT_EQ(launch(nullptr), cudaErrorInvalidResourceHandle);
+  EXPECT_EQ(cudaMemsetAsync(to.data(), 0, sizeof(float), stream), cudaSuccess);
+  EXPECT_EQ(cudaMemsetAsync(to.data(), 0, sizeof(float), nullptr), cudaErrorInvalidResourceHandle);
+  ASSERT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+  EXPECT_EQ(launch(nullptr), cudaSuccess);
+}
+
 // ---- Faults that the scheduler sees ---------------------------------------------------------------------------------
 
 __global__ void half_the_threads_come_to_a_barrier() {

@@ -75,7 +75,7 @@ class Case {
     fusion.alpha = alpha.data();
     fusion.z = z_.data();
     fusion.tickets = tickets_.data();
-    const cudaError_t error = mmedge::gated_fusion(fusion, nullptr);
+    const cudaError_t error = on_own_stream([&](cudaStream_t stream) { return mmedge::gated_fusion(fusion, stream); });
     y_ = y.read();
     alpha_ = alpha.read();
     return error;

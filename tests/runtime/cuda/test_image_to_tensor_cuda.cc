@@ -145,7 +145,10 @@ void compare(const ImageToTensorSpec& spec, const Cameras& cameras) {
     auto narrowed = plan;
     narrowed.tilings = {tiling};
     const DeviceVector<std::byte> tensor(bytes * cameras.host().size());
-    ASSERT_EQ(mmedge::image_to_tensor(narrowed, tables.data(), cameras.device(), tensor.data(), nullptr), cudaSuccess);
+    const auto launch = [&](cudaStream_t stream) {
+      return mmedge::image_to_tensor(narrowed, tables.data(), cameras.device(), tensor.data(), stream);
+    };
+    ASSERT_EQ(on_own_stream(launch), cudaSuccess);
     const std::vector<std::byte> found = tensor.read();
     for (size_t i = 0; i < expected.size(); ++i) {
       const auto begin = found.begin() + static_cast<ptrdiff_t>(i * bytes);

@@ -91,7 +91,9 @@ class Kernel {
     for (const auto& output : plan_.kernel.finishes ? outputs : features) result.push_back(output.read());
     return result;
   }
-  cudaError_t run(const std::vector<CudaLogMelClip>& clips) const { return log_mel(plan_, tables(), clips, nullptr); }
+  cudaError_t run(const std::vector<CudaLogMelClip>& clips) const {
+    return on_own_stream([&](cudaStream_t stream) { return log_mel(plan_, tables(), clips, stream); });
+  }
 
   // [feature_rows, stride] of frames from `first` on.
   Values features(const Values& samples, size_t first, int frames, int stride) const {
@@ -102,13 +104,14 @@ class Kernel {
     return output.read();
   }
   cudaError_t features(const CudaLogMelClip& clip) const {
-    return log_mel_features(plan_, tables(), {&clip, 1}, nullptr);
+    return on_own_stream([&](cudaStream_t stream) { return log_mel_features(plan_, tables(), {&clip, 1}, stream); });
   }
 
   Values finish(const Values& features, int frames, int stride) const {
     const DeviceVector<float> input(features), output(spec().rows() * static_cast<size_t>(frames));
     const CudaLogMelClip clip{nullptr, 0, frames, stride, input.data(), output.data()};
-    EXPECT_EQ(finish_log_mel(plan_, tables(), {&clip, 1}, nullptr), cudaSuccess);
+    const auto launch = [&](cudaStream_t stream) { return finish_log_mel(plan_, tables(), {&clip, 1}, stream); };
+    EXPECT_EQ(on_own_stream(launch), cudaSuccess);
     return output.read();
   }
 

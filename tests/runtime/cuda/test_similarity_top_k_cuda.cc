@@ -80,7 +80,8 @@ class Search {
   // `exact`: every sum is a whole number that float32 holds, so rows and scores are the CPU kernel's; else rows are
   // where their scores lie further apart than sums in two orders may.
   void run_and_check(bool exact = false) {
-    ASSERT_EQ(mmedge::similarity_top_k(description(), nullptr), cudaSuccess);
+    const auto launch = [&](cudaStream_t stream) { return mmedge::similarity_top_k(description(), stream); };
+    ASSERT_EQ(on_own_stream(launch), cudaSuccess);
     const std::vector<int64_t> rows = found_rows_.read();
     const std::vector<float> scores = found_scores_.read();
     for (int q = 0; q < sizes_.queries; ++q) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 
+#include "emulator.h"
 #include "engine/cuda_kernels.h"
 
 namespace mmedge {
@@ -21,6 +22,7 @@ struct Launch {
   const int32_t* tables;
   CudaImageFrame frame;
   void* tensor;
+  CUstream_st* stream;
 };
 
 class DeferredConversion : public DeviceImageConversion {
@@ -34,10 +36,13 @@ class DeferredConversion : public DeviceImageConversion {
 
   const char* launch(const int32_t* tables, const CudaImageFrame& frame, void* tensor,
                      CUstream_st* stream) const noexcept override {
-    auto* const launch = new (std::nothrow) Launch{conversion_.get(), tables, frame, tensor};
+    auto* const launch = new (std::nothrow) Launch{conversion_.get(), tables, frame, tensor, stream};
     const auto run = [](void* data) {
       const std::unique_ptr<Launch> own(static_cast<Launch*>(data));
-      own->conversion->launch(own->tables, own->frame, own->tensor, nullptr);
+      emulator::set_only_stream(own->stream);
+      const char* const fault = own->conversion->launch(own->tables, own->frame, own->tensor, own->stream);
+      emulator::set_only_stream(nullptr);
+      if (fault != nullptr) std::abort();  // nobody is left to tell
     };
     return enqueue_(stream, run, launch) == 0 ? nullptr : "not enqueued";
   }

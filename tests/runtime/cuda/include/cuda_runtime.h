@@ -143,5 +143,5 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     auto& [function, parameters] = *static_cast<Call*>(data);
     std::apply(function, parameters);
   };
-  return emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, body, &call);
+  return emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, config->stream, body, &call);
 }
