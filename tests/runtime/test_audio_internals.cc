@@ -208,6 +208,54 @@ TEST(AudioWindow, NeedsAFixedLength) {
   EXPECT_THROW(preprocess->window(tensor), Error);
 }
 
+// ---- "waveform" ----
+
+const nlohmann::json kWaveform = {
+    {"type", "waveform"}, {"sample_rate", 16000}, {"samples", 1000}, {"normalize", "none"}};
+
+TEST(WaveformWindow, HoldsTheLastSamplesAndSilenceBefore) {
+  const auto samples = noise(8000);
+  nlohmann::json normalized = kWaveform;
+  normalized["normalize"] = "clip";
+  const auto plain = make_alone(kWaveform), standard = make_alone(normalized);
+  Tensor tensor, whole;
+  plain->window(tensor);
+  EXPECT_EQ(values(tensor), std::vector<float>(1000));
+  std::vector<float> all(1000);
+  for (const size_t size : {1U, 700U, 298U, 1U, 0U, 333U, 1000U, 1001U, 2500U, 77U}) {
+    const auto piece = std::span(samples).subspan(all.size() - 1000, size);
+    all.insert(all.end(), piece.begin(), piece.end());
+    const std::vector<float> last(all.end() - 1000, all.end());
+    plain->push_audio(describe(piece));
+    plain->window(tensor);
+    EXPECT_EQ(values(tensor), last) << "after a push of " << size;
+    standard->push_audio(describe(piece));
+    standard->window(tensor);
+    standard->audio(describe(last), whole);
+    EXPECT_EQ(values(tensor), values(whole)) << "after a push of " << size;
+  }
+  plain->reset_audio();
+  plain->window(tensor);
+  EXPECT_EQ(values(tensor), std::vector<float>(1000));
+}
+
+TEST(WaveformStream, OfNothingIsTooShortAfterOneOfSomethingToo) {
+  const auto samples = noise(600);
+  for (const int rate : {16000, 48000}) {
+    const auto preprocess = make_alone(kWaveform);
+    Tensor first, rest;
+    EXPECT_THROW(preprocess->end_frames(rest), Error);
+    preprocess->push_frames(describe(samples, rate), first);
+    preprocess->end_frames(rest);
+    EXPECT_EQ(first.shape()[0] + rest.shape()[0], 600 * 16000 / rate);
+    EXPECT_EQ(rest.shape()[0] > 0, rate != 16000) << "what the resampler held back";
+    EXPECT_THROW(preprocess->end_frames(rest), Error);
+    preprocess->push_frames(describe(samples, rate), first);
+    preprocess->reset_audio();
+    EXPECT_THROW(preprocess->end_frames(rest), Error);
+  }
+}
+
 TEST(NaturalLog, IsWithinItsBoundOverTheWholeRange) {
   choose_instruction_set();
   double worst = 0.0;
