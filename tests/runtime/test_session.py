@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
+import platform
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -99,6 +103,15 @@ def test_an_engines_options_change_no_result(digits_bundle: Path, tmp_path: Path
         found = Session(digits_bundle, **chosen).run(image=FRAME, audio=CLIP).scores
         assert found == pytest.approx(expected, abs=1e-6), chosen
     assert any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the names are of x86's instruction sets")
+def test_a_cached_graph_is_of_one_instruction_set(digits_bundle: Path, tmp_path: Path) -> None:
+    opening = "import sys; from mmedge.runtime import Session; Session(sys.argv[1], cache=sys.argv[2])"
+    for isa, files in (("ssse3", 1), ("sse4", 2), ("ssse3", 2)):
+        command = [sys.executable, "-c", opening, str(digits_bundle), str(tmp_path)]
+        subprocess.run(command, check=True, env={**os.environ, "MMEDGE_MAX_ISA": isa})
+        assert len(list(tmp_path.iterdir())) == files, isa
 
 
 def test_an_option_that_cannot_be_met_is_refused_and_nothing_takes_its_place(digits_bundle: Path) -> None:

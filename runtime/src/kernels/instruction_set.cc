@@ -42,6 +42,7 @@ void choose_instruction_set() {
 }
 
 const char* instruction_set() {
+  choose_instruction_set();
   const int64_t supported = hwy::SupportedTargets();
   // Asking made the next dispatch forget the limit.
   hwy::GetChosenTarget().Update(supported);
