@@ -3,7 +3,7 @@ whose results can be told from their inputs.
 
 python tests/make_bundles.py FOLDER   ->  FOLDER/digits.mme, FOLDER/nan.mme (its last bias is NaN),
                                           FOLDER/multilabel.mme, FOLDER/embedding.mme, FOLDER/vqa.mme, FOLDER/words.mme,
-                                          FOLDER/int8.mme (digits.mme in integers)
+                                          FOLDER/varying.mme, FOLDER/int8.mme (digits.mme in integers)
 """
 
 from __future__ import annotations
@@ -181,8 +181,40 @@ def vqa_graph() -> tuple[Any, dict[str, Any]]:
     }
 
 
-def hand_made(nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any], constants: dict[str, Any]) -> Any:
-    """A model of these nodes, with a presence mask that it may leave unread."""
+def varying_graph() -> tuple[Any, dict[str, Any]]:
+    """From a grey float16 frame of 2 x 2 and samples of any length: the logits are the mean of each, and the weights
+    are 0.75 and 0.25, whether they are there or not.
+    """
+    from onnx import TensorProto, helper
+
+    image = {**LEVELS, "width": 2, "height": 2, "dtype": "float16"}
+    waveform = {"type": "waveform", "sample_rate": 8000, "samples": 0, "normalize": "none"}
+    nodes = [
+        helper.make_node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["levels"], ["level"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["audio"], ["sample"], axes=[1], keepdims=1),
+        helper.make_node("Concat", ["level", "sample"], ["logits"], axis=1),
+        helper.make_node("Identity", ["shares"], ["weights"]),
+    ]
+    shapes = {"image": [1, 2, 2], "audio": ["samples"]}
+    kinds = {"image": TensorProto.FLOAT16}
+    model = hand_made(nodes, shapes, {"logits": [2], "weights": [2]}, {"shares": ((0.75, 0.25),)}, kinds)
+    return model, {
+        "task": "classification",
+        "inputs": [("image", "image", [1, 2, 2], image), ("audio", "audio", [-1], waveform)],
+        "outputs": [("logits", "logits", [2]), ("weights", "modality_weights", [2])],
+        "labels": ["seen", "heard"],
+    }
+
+
+def hand_made(
+    nodes: list[Any],
+    inputs: dict[str, Any],
+    outputs: dict[str, Any],
+    constants: dict[str, Any],
+    kinds: dict[str, int] | None = None,
+) -> Any:
+    """A model of these nodes, with a presence mask that it may leave unread. Its inputs are float32, or of `kinds`."""
     from onnx import TensorProto, helper, numpy_helper
 
     def port(name: str, shape: list[int], kind: int = TensorProto.FLOAT) -> Any:
@@ -195,7 +227,10 @@ def hand_made(nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any],
     graph = helper.make_graph(
         nodes,
         "graph",
-        [*(port(*entry) for entry in inputs.items()), port("presence", [len(inputs)], TensorProto.BOOL)],
+        [
+            *(port(*entry, (kinds or {}).get(entry[0], TensorProto.FLOAT)) for entry in inputs.items()),
+            port("presence", [len(inputs)], TensorProto.BOOL),
+        ],
         [port(*entry) for entry in outputs.items()],
         tensors,
     )
@@ -211,7 +246,10 @@ def write_hand_made(folder: Path, model: Any, parts: dict[str, Any]) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    inputs = [Input(name=n, modality=m, shape=s, preprocess=p) for n, m, s, p in parts["inputs"]]
+    inputs = [
+        Input(name=n, modality=m, dtype=p.get("dtype", "float32"), shape=s, preprocess=p)
+        for n, m, s, p in parts["inputs"]
+    ]
     outputs = [Output(name=n, kind=k, shape=s) for n, k, s in parts["outputs"]]
     graph = Graph(path="model.onnx", precision="fp32", target="onnxruntime", opset=17, ir_version=8)
     manifest = Manifest(
@@ -340,8 +378,8 @@ def main(folder: Path) -> None:
     shutil.rmtree(broken, ignore_errors=True)
     broken.mkdir()
     write_bundle(broken, read_manifest(digits), {"model.onnx": graph.SerializeToString()})
-    for name, make in (("multilabel", multilabel_graph), ("embedding", embedding_graph), ("vqa", vqa_graph)):
-        write_hand_made(folder / f"{name}.mme", *make())
+    for make in (multilabel_graph, embedding_graph, vqa_graph, varying_graph):
+        write_hand_made(folder / f"{make.__name__.removesuffix('_graph')}.mme", *make())
     write_words(folder / "words.mme", digits)
     write_integers(folder / "int8.mme", digits)
 

@@ -67,6 +67,22 @@ TEST(MultiLabel, OnlyTheRankedAreCounted) {
   EXPECT_EQ(task.result.above_threshold, 1U);
 }
 
+TEST(MultiLabel, AFailedRunLeavesNoResult) {
+  Task task("multilabel.mme");
+  const int64_t shape[] = {3, 2, 2};
+  mme_tensor output{sizeof(mme_tensor)};
+  mme_timing timing{sizeof(mme_timing)};
+  for (const float level : {1.0F, 3e38F}) {  // eight times the second is past float32
+    const bool fails = level > 1.0F;
+    const std::vector<float> levels(12, level);
+    const mme_tensor tensor{sizeof(mme_tensor), nullptr, MME_FLOAT32, levels.data(), 12 * sizeof(float), 3, shape};
+    ASSERT_EQ(mme_session_set_tensor(task.session, "image", &tensor), MME_OK) << mme_last_error();
+    EXPECT_EQ(task.run(), fails ? MME_BAD_OUTPUT : MME_OK) << mme_last_error();
+    EXPECT_EQ(mme_session_output(task.session, 0, &output), fails ? MME_NOT_READY : MME_OK);
+    EXPECT_EQ(mme_session_timing(task.session, 0, &timing), fails ? MME_NOT_READY : MME_OK);
+  }
+}
+
 TEST(Embedding, IsTheVectorOfLengthOneAndHasNoLabel) {
   Task task("embedding.mme");
   const std::vector<uint8_t> front{51, 102, 153, 204}, back{0, 0, 255, 0};
@@ -100,6 +116,34 @@ TEST(Embedding, AnAbsentInputWeighsNothing) {
   ASSERT_EQ(task.run(), MME_OK);
   EXPECT_EQ(task.result.input_weights[0], 0.0F);
   EXPECT_EQ(task.result.input_weights[1], 1.0F);
+}
+
+TEST(Classification, AFloat16ThatIsNoFiniteNumberIsRefused) {
+  Task task("varying.mme");
+  const int64_t shape[] = {1, 2, 2};
+  // The largest and the least; infinities and a NaN.
+  for (const uint16_t bits : {0x7bff, 0xfbff, 0x0001, 0x7c00, 0xfc00, 0x7e00}) {
+    const bool finite = (bits & 0x7c00) != 0x7c00;
+    const uint16_t halves[] = {0, 0x3c00, bits, 0};
+    const mme_tensor tensor{sizeof(mme_tensor), nullptr, MME_FLOAT16, halves, sizeof halves, 3, shape};
+    EXPECT_EQ(mme_session_set_tensor(task.session, "image", &tensor), finite ? MME_OK : MME_BAD_INPUT) << bits;
+    const std::string said = finite ? "element 2" : mme_last_error();
+    EXPECT_NE(said.find("element 2"), std::string::npos) << said;
+  }
+}
+
+TEST(Classification, AnAbsentInputWeighsNothingWhateverTheGraphSays) {
+  Task task("varying.mme");
+  const std::vector<uint8_t> frame{9, 8, 7, 6};
+  ASSERT_EQ(task.set("image", make_image(MME_IMAGE_GREY8, 2, 2, frame)), MME_OK) << mme_last_error();
+  ASSERT_EQ(task.absent("audio"), MME_OK);
+  ASSERT_EQ(task.run(), MME_OK) << mme_last_error();
+  ASSERT_EQ(task.result.input_weight_count, 2U);
+  EXPECT_EQ(task.result.input_weights[0], 0.75F);
+  EXPECT_EQ(task.result.input_weights[1], 0.0F);
+  mme_tensor output{sizeof(mme_tensor)};
+  ASSERT_EQ(mme_session_output(task.session, 1, &output), MME_OK);
+  EXPECT_EQ(static_cast<const float*>(output.data)[1], 0.25F);  // as the graph gave it
 }
 
 TEST(Embedding, AModelSaysWhatItIs) {
