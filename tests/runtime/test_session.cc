@@ -1,5 +1,6 @@
 // The order of calls, handles and threads.
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -287,6 +288,31 @@ TEST_F(SessionTest, StructsOfAnotherVersionAreChecked) {
   mme_result small{};
   small.struct_size = 8;
   EXPECT_EQ(mme_session_run(session, &small), MME_INVALID_ARGUMENT);
+}
+
+TEST_F(SessionTest, AStreamThatWasResetIsToBeSetAgain) {
+  const mme_image image = make_image(MME_IMAGE_RGB8, 40, 30, pixels);
+  const mme_audio audio = make_audio(samples, 16000);
+  ASSERT_EQ(mme_session_set_image(session, "image", &image), MME_OK);
+  ASSERT_EQ(mme_session_push_audio(session, "audio", &audio), MME_OK) << mme_last_error();
+  ASSERT_EQ(mme_session_reset_audio(session, "audio"), MME_OK) << mme_last_error();
+  mme_result found{};
+  found.struct_size = sizeof found;
+  EXPECT_EQ(mme_session_run(session, &found), MME_NOT_READY);
+}
+
+TEST_F(SessionTest, TheTimesOfAllPushesOfARunCount) {
+  using Clock = std::chrono::steady_clock;
+  const mme_audio audio = make_audio(samples, 16000);
+  ASSERT_EQ(mme_session_set_absent(session, "image"), MME_OK);
+  const auto begin = Clock::now();
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(mme_session_push_audio(session, "audio", &audio), MME_OK) << mme_last_error();
+  const std::chrono::nanoseconds passed = Clock::now() - begin;
+  ASSERT_EQ(run(session).size(), 10U) << mme_last_error();
+  mme_timing timing{sizeof(mme_timing), nullptr, 0};
+  ASSERT_EQ(mme_session_timing(session, 1, &timing), MME_OK);
+  EXPECT_STREQ(timing.stage, "preprocess.audio");
+  EXPECT_GT(timing.nanoseconds, passed.count() / 2) << "of pushes that are all alike";
 }
 
 TEST(Session, AnOutputThatIsNotFiniteIsAnErrorThatNamesIt) {
