@@ -119,6 +119,12 @@ TEST_F(BundleTest, OneFlippedByteAnywhereIsRefused) {
   }
 }
 
+TEST_F(BundleTest, AFilePastItsLimitIsRefusedUnread) {
+  constexpr uintmax_t most = uintmax_t{64} << 20;
+  fs::resize_file(folder / "manifest.json", most + 1);
+  EXPECT_NE(refusal().find("has 67108865 bytes; expected at most 67108864"), std::string::npos) << mme_last_error();
+}
+
 TEST_F(BundleTest, AMissingFileIsNamed) {
   for (const char* name : {"manifest.json", "manifest.sha256", "model.onnx"}) {
     const std::string whole = read(folder / name);
