@@ -33,6 +33,9 @@ struct Modality {
   std::vector<float> float_x, float_weight;
 };
 
+// What the kernel reads four floats of at a time, where each begins at a multiple of 16 bytes.
+enum class Vector { kNone, kNormWeight, kNormBias, kGateWeight, kZ };
+
 template <class Element>
 class Case {
  public:
@@ -44,7 +47,7 @@ class Case {
     for (size_t i = features.size(); i < presence_.size(); ++i) presence_[i] = random_() % 4 != 0 ? 5 : 0;
     if (batch == 1) std::fill(presence_.begin(), presence_.end(), uint8_t{1});
     for (size_t m = 0; m < features.size(); ++m) modalities_.push_back(make(m));
-    z_ = DeviceVector<float>(presence_.size() * size(dimension));
+    z_ = DeviceVector<float>(presence_.size() * size(dimension) + 1);
     tickets_ = DeviceVector(std::vector<unsigned>(size((batch + 3) / 4)));
   }
 
@@ -52,12 +55,15 @@ class Case {
   void set_presence_stride(int bytes) { presence_stride_ = bytes; }
   // Elements of other memory in front of x, which is then aligned to no more than an element.
   void set_features_before(size_t count) { features_before_ = count; }
+  // It begins 4 bytes after such a multiple.
+  void set_unaligned(Vector vector) { unaligned_ = vector; }
   Modality<Element>& modality(size_t m) { return modalities_[m]; }
   const std::vector<Output>& y() const { return y_; }
 
   cudaError_t run() {
     std::vector<OnDevice> modalities;
-    for (const Modality<Element>& modality : modalities_) modalities.emplace_back(modality, features_before_);
+    for (const Modality<Element>& modality : modalities_)
+      modalities.emplace_back(modality, features_before_, unaligned_);
     mmedge::CudaFusion<Element> fusion{};
     for (size_t m = 0; m < modalities.size(); ++m) fusion.modalities[m] = modalities[m].describe(features_[m]);
     std::vector<uint8_t> flags(presence_.size() * size(presence_stride_), uint8_t{0xFF});
@@ -73,7 +79,7 @@ class Case {
     fusion.presence_stride = presence_stride_;
     fusion.y = y.data();
     fusion.alpha = alpha.data();
-    fusion.z = z_.data();
+    fusion.z = z_.data() + (unaligned_ == Vector::kZ ? 1 : 0);
     fusion.tickets = tickets_.data();
     const cudaError_t error = on_own_stream([&](cudaStream_t stream) { return mmedge::gated_fusion(fusion, stream); });
     y_ = y.read();
@@ -105,29 +111,42 @@ class Case {
   static constexpr float kEpsilon = 1e-5F;
 
   struct OnDevice {
-    OnDevice(const Modality<Element>& from, size_t count_before)
+    OnDevice(const Modality<Element>& from, size_t count_before, Vector is_unaligned)
         : before(count_before),
+          unaligned(is_unaligned),
           x(with_before(from.x, count_before)),
           packed(from.packed),
           scale(from.scale),
           bias(from.bias),
-          norm_weight(from.norm_weight),
-          norm_bias(from.norm_bias),
-          gate_weight(from.gate_weight),
+          norm_weight(with_before(from.norm_weight, shift(Vector::kNormWeight))),
+          norm_bias(with_before(from.norm_bias, shift(Vector::kNormBias))),
+          gate_weight(with_before(from.gate_weight, shift(Vector::kGateWeight))),
           gate_bias(from.gate_bias),
           offset(from.offset) {}
 
     mmedge::CudaFusionModality<Element> describe(int features) const {
-      return {x.data() + before,  packed.data(),    scale.data(),       offset.data(),    bias.data(),
-              norm_weight.data(), norm_bias.data(), gate_weight.data(), gate_bias.data(), features};
+      return {x.data() + before,
+              packed.data(),
+              scale.data(),
+              offset.data(),
+              bias.data(),
+              norm_weight.data() + shift(Vector::kNormWeight),
+              norm_bias.data() + shift(Vector::kNormBias),
+              gate_weight.data() + shift(Vector::kGateWeight),
+              gate_bias.data(),
+              features};
     }
 
-    static std::vector<Element> with_before(std::vector<Element> from, size_t count) {
-      from.insert(from.begin(), count, Element{});
+    size_t shift(Vector of) const { return of == unaligned ? 1 : 0; }
+
+    template <class Value>
+    static std::vector<Value> with_before(std::vector<Value> from, size_t count) {
+      from.insert(from.begin(), count, Value{});
       return from;
     }
 
     size_t before;
+    Vector unaligned;
 
     DeviceVector<Element> x, packed;
     DeviceVector<float> scale, bias, norm_weight, norm_bias, gate_weight, gate_bias;
@@ -195,6 +214,7 @@ class Case {
   std::mt19937 random_{1};
   std::vector<int> features_;
   size_t features_before_ = 0;
+  Vector unaligned_ = Vector::kNone;
   int batch_, dimension_, presence_stride_ = 1;
   std::vector<uint8_t> presence_;
   std::vector<Modality<Element>> modalities_;
@@ -256,6 +276,15 @@ TYPED_TEST(GatedFusionCuda, OfFeaturesThatBeginAnywhereGivesWhatTheCpuKernelGive
   for (const int batch : {3, 24}) {
     Case<TypeParam> fusion(batch, 24, {48, 9});
     fusion.set_features_before(1);
+    ASSERT_EQ(fusion.run(), cudaSuccess);
+    fusion.check(this->kTolerance);
+  }
+}
+
+TYPED_TEST(GatedFusionCuda, OfParametersThatBeginAnywhereGivesWhatTheCpuKernelGives) {
+  for (const Vector vector : {Vector::kNormWeight, Vector::kNormBias, Vector::kGateWeight, Vector::kZ}) {
+    Case<TypeParam> fusion(2, 256, {20, 9});
+    fusion.set_unaligned(vector);
     ASSERT_EQ(fusion.run(), cudaSuccess);
     fusion.check(this->kTolerance);
   }
