@@ -47,7 +47,8 @@ __device__ inline void multiply_halves(const unsigned (&a)[4], const unsigned (&
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// The same of float32, 8 columns of a; registers of one, of which the upper 19 bits count (TF32).
+// The same of float32, 8 columns of a; registers of one, of which the upper 19 bits count (TF32): PTX leaves it open
+// what the lower ones do, and to compilers and devices so far they are nothing. Sums may be rounded towards zero.
 __device__ inline void multiply_floats(const unsigned (&a)[4], const unsigned (&b)[2], float (&sums)[4]) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

@@ -199,10 +199,13 @@ cudaError_t launch(const CudaSimilarity& search, cudaStream_t stream) {
   return cudaLaunchKernelEx(&config, search_gallery<Element, kDistance, Tile>, search);
 }
 
-// A distance's terms are no products, and the difference of large ones would not be exact enough for near rows.
+// Whether on tensor cores. A distance's terms are no products, and the difference of large ones would not be exact
+// enough for near rows. Of few queries a small gallery makes too few of the larger tiles for the device.
 bool multiplies(const CudaSimilarity& search) {
+  const auto a_tile_each = static_cast<size_t>(search.multiprocessors) * ManyQueries::kTileRows;
   return search.metric != MME_EUCLIDEAN && search.query_count > SomeQueries::kQueries &&
-         search.k <= ManyQueries::kMostK;
+         search.k <= ManyQueries::kMostK &&
+         (search.query_count > ManyQueries::kQueries / 2 || search.gallery.count >= a_tile_each);
 }
 
 template <class Element>

@@ -27,7 +27,7 @@ struct SomeQueries {
   static constexpr int kBlocks = 2;
 };
 struct ManyQueries {
-  static constexpr int kQueries = 16, kStage = 384, kMostK = 64, kKeys = 128, kTileRows = 256;
+  static constexpr int kQueries = 16, kStage = 384, kMostK = 48, kKeys = 128, kTileRows = 256;
   static constexpr int kBlocks = 2;
 };
 

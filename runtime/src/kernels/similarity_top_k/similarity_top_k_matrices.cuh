@@ -1,7 +1,7 @@
 // How similarity_top_k.cu adds up the products of many queries: on tensor cores, whose float32 operands have 11 bits
 // (TF32). A float32 is therefore the sum of two such, and a product that of three: all but those of two low parts.
 // float16 and int8 are exact in 11 bits, so that theirs are of two. A warp has 32 rows under way, of which four
-// neighbouring lanes share each, and eight rows share the lanes' places; registers lie as kernels/matrix.cuh says.
+// neighbouring lanes share each, eight rows at a time; registers lie as kernels/matrix.cuh says.
 #pragma once
 
 #include <cmath>
@@ -27,14 +27,16 @@ template <class Element>
 __device__ void load_columns(const CudaSimilarity& search, int begin, Shared<ManyQueries>& shared) {
   constexpr int vector = kVectorValues<Element>, chunk = kSharers * vector;
   static_assert(ManyQueries::kStage % chunk == 0);
-  const int size = min(ManyQueries::kStage, divide_up(search.dimension - begin, chunk) * chunk);
-  for (int t = 0; t < ManyQueries::kQueries; ++t) {
-    const float* const query = query_at<ManyQueries>(search, t) + begin;
-    const int values = first_query<ManyQueries>() + t < search.query_count ? search.dimension - begin : 0;
-    for (int i = static_cast<int>(threadIdx.x); i < size; i += kThreads) {
-      const int product = i / chunk * (vector / 2) + i % vector / 2, lane = t % 8 * kSharers + i % chunk / vector;
-      const int at = ((product * kOctets + t / 8) * kWarp + lane) * 2 + i % 2;
-      reinterpret_cast<float*>(shared.query)[at] = i < values ? query[i] : 0.0F;
+  const int left = search.dimension - begin, size = min(ManyQueries::kStage, divide_up(left, chunk) * chunk);
+  const int queries = search.query_count - first_query<ManyQueries>();
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < size; i += kThreads) {
+    const int product = i / chunk * (vector / 2) + i % vector / 2, sharer = i % chunk / vector;
+    float* const to = reinterpret_cast<float*>(shared.query) + (product * kOctets * kWarp + sharer) * 2 + i % 2;
+#pragma unroll 4
+    for (int t = 0; t < ManyQueries::kQueries; ++t) {
+      const bool there = t < queries && i < left;
+      to[(t / 8 * kWarp + t % 8 * kSharers) * 2] = there ? query_at<ManyQueries>(search, t)[begin + i] : 0.0F;
     }
   }
 }
@@ -49,15 +51,12 @@ __device__ inline Parts split(float value) {
   return {high, __float_as_uint(value - __uint_as_float(high))};
 }
 
-// Of a lane: of octet n and rows r, in the order of a product's sums; those of low parts apart, where they are rounded
-// by less.
-struct Products {
-  float sums[kRows / 2][kOctets][4], rests[kRows / 2][kOctets][4];
-};
+// Of a lane: of every octet of the queries with rows 0 and 1, then with rows 2 and 3; in the order of a product's sums.
+using Sums = float[kRows / 2 * kOctets][4];
 
 // Adds the products of two values of each row with those of the queries.
 template <class Element>
-__device__ void add_products(const float2 (&values)[kRows], const float2* columns, Products& products) {
+__device__ void add_products(const float2 (&values)[kRows], const float2* columns, Sums& sums) {
   constexpr bool exact = !std::is_same_v<Element, float>;
   unsigned rows[kRows / 2][4], lows[kRows / 2][4];
 #pragma unroll
@@ -77,9 +76,9 @@ __device__ void add_products(const float2 (&values)[kRows], const float2* column
     const unsigned high[] = {x.high, y.high}, low[] = {x.low, y.low};
 #pragma unroll
     for (int m = 0; m < kRows / 2; ++m) {
-      multiply_floats(rows[m], high, products.sums[m][n]);
-      multiply_floats(rows[m], low, products.rests[m][n]);
-      if constexpr (!exact) multiply_floats(lows[m], high, products.rests[m][n]);
+      multiply_floats(rows[m], low, sums[m * kOctets + n]);
+      if constexpr (!exact) multiply_floats(lows[m], high, sums[m * kOctets + n]);
+      multiply_floats(rows[m], high, sums[m * kOctets + n]);
     }
   }
 }
@@ -98,8 +97,8 @@ __device__ inline float query_factor(const CudaSimilarity& search, int t, const 
 
 // Of the rows of one tile.
 template <class Element>
-__device__ void score_tile(const CudaSimilarity& search, int tile, const float (&factors)[kLaneQueries],
-                           float (&scores)[kScores], Shared<ManyQueries>& shared) {
+__device__ void score_tile(const CudaSimilarity& search, int tile, float (&scores)[kScores],
+                           Shared<ManyQueries>& shared) {
   using Square = std::conditional_t<std::is_same_v<Element, int8_t>, int, float>;
   constexpr int vector = kVectorValues<Element>, stage = ManyQueries::kStage;
   const Gallery& gallery = search.gallery;
@@ -115,7 +114,7 @@ __device__ void score_tile(const CudaSimilarity& search, int tile, const float (
     const int row = min(warp_row + r * 8 + lane / kSharers, count - 1) - tile * ManyQueries::kTileRows;
     offsets[r] = static_cast<unsigned>(row) * static_cast<unsigned>(gallery.stride) + sharer * sizeof(RowVector);
   }
-  Products products{};
+  Sums sums = {};
   Square squares[kRows] = {};
   for (int begin = 0; begin < dimension; begin += stage) {
     if (dimension > stage) {
@@ -139,6 +138,7 @@ __device__ void score_tile(const CudaSimilarity& search, int tile, const float (
       from += kSharers * sizeof(RowVector);
 #pragma unroll 1
       for (int groups = vector / 4; groups > 0; groups -= kGroups<Element>) {
+        Sums some = {};  // a tensor core rounds towards zero, which would add up along a whole row
 #pragma unroll
         for (int group = 0; group < kGroups<Element>; ++group) {
           float2 first[kRows], second[kRows];
@@ -149,10 +149,12 @@ __device__ void score_tile(const CudaSimilarity& search, int tile, const float (
             first[r] = {v.x, v.y};
             second[r] = {v.z, v.w};
           }
-          add_products<Element>(first, columns, products);
-          add_products<Element>(second, columns + kOctets * kWarp, products);
+          add_products<Element>(first, columns, some);
+          add_products<Element>(second, columns + kOctets * kWarp, some);
           columns += 2 * kOctets * kWarp;
         }
+#pragma unroll
+        for (int i = 0; i < kScores; ++i) sums[i / 4][i % 4] += some[i / 4][i % 4];
 #pragma unroll
         for (auto& row : vectors) row = {{row.words[2], row.words[3]}};  // the groups that are left, of int8
       }
@@ -160,27 +162,31 @@ __device__ void score_tile(const CudaSimilarity& search, int tile, const float (
   }
 
   const bool cosine = search.metric == MME_COSINE;
+  const int queries = search.query_count - first_query<ManyQueries>();
+  float factors[kLaneQueries];
+#pragma unroll
+  for (int j = 0; j < kLaneQueries; ++j) factors[j] = query_factor(search, query_of_score(j, lane), shared);
   unsigned doubtful = 0;  // scores to be computed again, a bit for each
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const auto row_squares = static_cast<float>(sum_lanes<kSharers>(squares[r]));
-    const float row_factor = cosine ? 1.0F / sqrtf(row_squares) : 1.0F;
+    const bool zeros = !std::is_same_v<Element, float> && row_squares == 0.0F;  // float32's squares may underflow
+    const float row_factor = !cosine ? 1.0F : zeros ? 0.0F : 1.0F / sqrtf(row_squares);
+    const bool certain = !cosine || zeros || sound(row_squares);
 #pragma unroll
     for (int j = 0; j < kLaneQueries; ++j) {
       const int i = r * kLaneQueries + j, at = r % 2 * 2 + i % 2;
-      const float sum = products.sums[r / 2][j / 2][at] + products.rests[r / 2][j / 2][at];
-      scores[i] = sum * (row_factor * factors[j]);
-      if (!(fabsf(scores[i]) < INFINITY)) doubtful |= 1U << i;
+      scores[i] = sums[r / 2 * kOctets + j / 2][at] * (row_factor * factors[j]);
+      const bool wanted = warp_row + row_of_score(i, lane) < count && query_of_score(i, lane) < queries;
+      if (wanted && !(certain && fabsf(scores[i]) < INFINITY)) doubtful |= 1U << i;
     }
-    if (cosine && !sound(row_squares)) doubtful |= ((1U << kLaneQueries) - 1) << r * kLaneQueries;
   }
   const auto find_doubtful = [&] { return __ballot_sync(kWholeWarp, doubtful != 0); };
   for (unsigned lanes = find_doubtful(); lanes != 0; lanes = find_doubtful()) {
     const int its_lane = __ffs(static_cast<int>(lanes)) - 1;
     const int i = __ffs(static_cast<int>(__shfl_sync(kWholeWarp, doubtful, its_lane))) - 1;
-    const int row = min(warp_row + row_of_score(i, its_lane), count - 1), t = query_of_score(i, its_lane);
-    const bool is_query = first_query<ManyQueries>() + t < search.query_count;
-    const float again = is_query ? exact_score<Element, ManyQueries>(search, row, t, shared.squares[t]) : 0.0F;
+    const int row = warp_row + row_of_score(i, its_lane), t = query_of_score(i, its_lane);
+    const float again = exact_score<Element, ManyQueries>(search, row, t, shared.squares[t]);
     if (lane != its_lane) continue;
     doubtful &= doubtful - 1;
 #pragma unroll
@@ -198,13 +204,10 @@ __device__ void multiply_slice(const CudaSimilarity& search, int k, Shared<ManyQ
   const int queries = search.query_count - first_query<ManyQueries>();
   load_columns<Element>(search, 0, shared);
   __syncthreads();
-  float factors[kLaneQueries];
-#pragma unroll
-  for (int j = 0; j < kLaneQueries; ++j) factors[j] = query_factor(search, query_of_score(j, lane), shared);
   const int slices = static_cast<int>(gridDim.y), tiles = divide_up(count, ManyQueries::kTileRows);
   for (int tile = static_cast<int>(blockIdx.y); tile < tiles; tile += slices) {
     float scores[kScores];
-    score_tile<Element>(search, tile, factors, scores, shared);
+    score_tile<Element>(search, tile, scores, shared);
     const int warp_row = tile * ManyQueries::kTileRows + thread / kWarp * (kRows * 8);
     const auto key = [&](int i) {
       const int row = warp_row + row_of_score(i, lane);
@@ -214,7 +217,8 @@ __device__ void multiply_slice(const CudaSimilarity& search, int k, Shared<ManyQ
     bool near = false;
 #pragma unroll
     for (int j = 0; j < kLaneQueries; ++j) {
-      const float worst = score_of(nearest.threshold[query_of_score(j, lane)]);
+      const int t = query_of_score(j, lane);
+      const float worst = t < queries ? score_of(nearest.threshold[t]) : INFINITY;
 #pragma unroll
       for (int r = 0; r < kRows; ++r) near |= !(scores[r * kLaneQueries + j] < worst);  // one may be no number
     }

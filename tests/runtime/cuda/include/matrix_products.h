@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 #include "emulator.h"
@@ -80,11 +81,18 @@ inline void multiply_halves(const unsigned (&a)[4], const unsigned (&b)[2], floa
   });
 }
 
+// Rounded towards zero after every four products, as the first tensor cores that took TF32 do.
 inline void multiply_floats(const unsigned (&a)[4], const unsigned (&b)[2], float (&sums)[4],
                             const emulator::Place& place = {__builtin_FILE(), __builtin_LINE()}) {
-  const auto upper = [](unsigned bits) { return std::bit_cast<float>(bits & 0xffffe000U); };
-  emulator::multiply_matrices<2>(
-      a, b, place, [&](unsigned row, unsigned column, unsigned sum) { sums[sum] += upper(row) * upper(column); });
+  const auto upper = [](unsigned bits) { return double{std::bit_cast<float>(bits & 0xffffe000U)}; };
+  double exact = 0.0;
+  int products = 0;
+  emulator::multiply_matrices<2>(a, b, place, [&](unsigned row, unsigned column, unsigned sum) {
+    if (products++ % 4 == 0) exact = sums[sum];
+    exact += upper(row) * upper(column);
+    const auto nearest = static_cast<float>(exact);
+    sums[sum] = std::abs(nearest) > std::abs(exact) ? std::nextafter(nearest, 0.0F) : nearest;
+  });
 }
 
 }  // namespace mmedge
