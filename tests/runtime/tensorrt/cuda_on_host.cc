@@ -68,9 +68,9 @@ std::string word(const std::string& prefix, const std::string& otherwise = "") {
 
 bool has(const std::string& name) { return word(name, "absent") != "absent"; }
 
-void count(const char* what) {
+void count(const char* what, int by = 1) {
   const std::scoped_lock lock(mutex);
-  ++counts[what];
+  counts[what] += by;
 }
 
 bool outside_context() { return current.empty(); }
@@ -118,7 +118,8 @@ int copy(CUstream_st* stream, Pointer device, const void* host, size_t bytes, co
 
 extern "C" {
 
-// How often something was done: "launch", "to device", "to host", "allocate".
+// How often something was done: "launch", "to device", "to host", "allocate", "destroy a busy stream"; or how many
+// there are: "graphs".
 int mmedge_test_count(const char* what) {
   const std::scoped_lock lock(mutex);
   return counts[what];
@@ -235,6 +236,7 @@ int cuStreamCreate(CUstream_st** stream, unsigned) {
   return kSuccess;
 }
 int cuStreamDestroy_v2(CUstream_st* stream) {
+  if (!stream->waiting.empty()) count("destroy a busy stream");
   delete stream;
   return outside_context() ? kInvalidContext : kSuccess;
 }
@@ -275,6 +277,7 @@ int cuStreamEndCapture(CUstream_st* stream, CUgraph_st** graph) {
 }
 int cuGraphInstantiateWithFlags(CUgraphExec_st** ready, CUgraph_st* graph, unsigned long long) {
   *ready = new CUgraphExec_st{graph->work};
+  count("graphs");
   return kSuccess;
 }
 int cuGraphDestroy(CUgraph_st* graph) {
@@ -283,6 +286,7 @@ int cuGraphDestroy(CUgraph_st* graph) {
 }
 int cuGraphExecDestroy(CUgraphExec_st* graph) {
   delete graph;
+  count("graphs", -1);
   return outside_context() ? kInvalidContext : kSuccess;
 }
 int cuGraphLaunch(CUgraphExec_st* graph, CUstream_st* stream) {

@@ -72,7 +72,7 @@ class TensorrtTest : public testing::Test {
     folder = fs::path(testing::TempDir()) / ("engines-" + std::to_string(getpid()));
     fs::remove_all(folder);
     fs::create_directories(folder);
-    graph = read_file(bundle_path("digits.mme") / "model.onnx");
+    graph = read_file(bundle_path(bundle) / "model.onnx");
     for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<uint8_t>(i * 7);
     for (size_t i = 0; i < samples.size(); ++i) samples[i] = static_cast<float>(i * 37 % 2000) / 2000 - .5F;
   }
@@ -108,7 +108,7 @@ class TensorrtTest : public testing::Test {
 
   mme_status open(Opened& opened) {
     const mme_model_options made = options();
-    return mme_model_open(bundle_path("digits.mme").c_str(), &made, &opened.model);
+    return mme_model_open(bundle_path(bundle).c_str(), &made, &opened.model);
   }
 
   void start(Opened& opened, const mme_session_options* session_options = nullptr) {
@@ -146,6 +146,7 @@ class TensorrtTest : public testing::Test {
     return mme_last_error();
   }
 
+  const char* bundle = "digits.mme";
   fs::path folder;
   std::string text, graph;
   std::vector<uint8_t> pixels = std::vector<uint8_t>(40 * 30 * 3);

@@ -80,6 +80,35 @@ TEST_F(DeviceMemory, MayBeFilledOnAStreamThatTheSessionWaitsFor) {
   EXPECT_EQ(scores_of(opened, tensor(reinterpret_cast<void*>(memory))), reference);
 }
 
+TEST_F(DeviceMemory, OfManyAddressesThoseUsedLastStayRecorded) {
+  constexpr size_t addresses = 20;
+  Pointer many = 0;
+  ASSERT_EQ(driver<int (*)(Pointer*, size_t)>("cuMemAlloc_v2")(&many, addresses * kBytes), 0);
+  const int before = count("graphs");
+  Opened opened;
+  start(opened);
+  for (size_t i = 0; i < addresses; ++i) {
+    for (int again = 0; again < 2; ++again) scores_of(opened, tensor(reinterpret_cast<void*>(many + i * kBytes)));
+  }
+  EXPECT_EQ(count("graphs") - before, gpu_is("refuses-capture") ? 0 : 8);
+  EXPECT_EQ(mme_session_destroy(opened.session), MME_OK);
+  EXPECT_EQ(count("graphs"), before);
+  driver<int (*)(Pointer)>("cuMemFree_v2")(many);
+}
+
+TEST_F(DeviceMemory, OfAFrameThatIsSetAndNeverRunIsFreedBehindIt) {
+  mme_session_options session_options{};
+  session_options.struct_size = sizeof session_options;
+  session_options.stream = stream;
+  {
+    Opened opened;
+    start(opened, &session_options);
+    const mme_image image = make_image(MME_IMAGE_RGB8, 40, 30, pixels);
+    ASSERT_EQ(mme_session_set_image(opened.session, "image", &image), MME_OK) << mme_last_error();
+  }
+  EXPECT_EQ(driver<int (*)(void*)>("cuStreamSynchronize")(stream), 0) << "what still waits crashes";
+}
+
 TEST_F(DeviceMemory, AfterAnAddressThatWasRefusedTheOneBeforeIsToldAgain) {
   Opened opened;
   start(opened);

@@ -81,6 +81,39 @@ TEST_F(TensorrtTest, AModalityThatComesAndGoesIsRecordedBothWays) {
   EXPECT_EQ(count("launch") - launches, gpu_is("refuses-capture") ? 0 : 15);
 }
 
+TEST_F(TensorrtTest, OfManyShapesThoseUsedLastStayRecorded) {
+  bundle = "varying.mme";
+  graph = read_file(bundle_path(bundle) / "model.onnx");
+  write_engine();
+  Opened opened;
+  start(opened);
+  const int before = count("graphs");
+  for (size_t shape = 0; shape < 20; ++shape) {
+    mme_audio audio = make_audio(samples, 8000);
+    audio.frames -= shape;
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_EQ(mme_session_set_audio(opened.session, "audio", &audio), MME_OK) << mme_last_error();
+      ASSERT_EQ(mme_session_set_absent(opened.session, "image"), MME_OK);
+      scores(opened.session);
+    }
+  }
+  EXPECT_EQ(count("graphs") - before, gpu_is("refuses-capture") ? 0 : 16);
+  EXPECT_EQ(mme_session_destroy(opened.session), MME_OK);
+  EXPECT_EQ(count("graphs"), before);
+}
+
+TEST_F(TensorrtTest, AFrameThatIsSetAndNeverRunIsWaitedFor) {
+  write_engine();
+  const int before = count("destroy a busy stream");
+  {
+    Opened opened;
+    start(opened);
+    const mme_image image = make_image(MME_IMAGE_RGB8, 40, 30, pixels);
+    ASSERT_EQ(mme_session_set_image(opened.session, "image", &image), MME_OK) << mme_last_error();
+  }
+  EXPECT_EQ(count("destroy a busy stream"), before);
+}
+
 TEST_F(TensorrtTest, ALackOfMemoryWhileRecordingIsToldAndPasses) {
   write_engine();
   Opened opened;
