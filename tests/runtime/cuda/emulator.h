@@ -10,7 +10,8 @@
 // a NaN in every type, before each block.
 //
 // Not seen: a missing __threadfence, races of every other block, whether a grid fits a device beyond the limits of
-// launch(), and time.
+// launch(), __launch_bounds__ among what is beyond, by which of its callers' branches lanes come to a line of a helper,
+// and time.
 #pragma once
 
 #include <cuda_runtime_api.h>
