@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <mutex>
 #include <vector>
 
@@ -37,7 +38,8 @@ std::vector<std::string> candidates(const std::string& requested) {
   if (!requested.empty()) return {requested};
   if (const char* path = std::getenv("MMEDGE_TENSORRT"); path != nullptr && *path != '\0') return {path};
   int majors[] = {11, 10};
-  std::ranges::stable_partition(majors, [](int major) { return open_own(backend_of(major)).handle != nullptr; });
+  std::stable_partition(std::begin(majors), std::end(majors),
+                        [](int major) { return open_own(backend_of(major)).handle != nullptr; });
   std::vector<std::string> names;
   for (const int major : majors) names.push_back(concat("libnvinfer.so.", major));
   return names;
