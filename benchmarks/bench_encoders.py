@@ -19,7 +19,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmedge.calibration.collect import Collector
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.layers import find_tables, quantizable, tensors_to_range
-from mmedge.calibration.search import Stopwatch, search_layers
+from mmedge.calibration.search import measure_speedup, microseconds, search_layers
 from mmedge.calibration.table import Origin
 from mmedge.cli.ui import print_table
 from mmedge.export.bundle import export_bundle
@@ -146,20 +146,16 @@ def measure(name: str) -> dict[str, Any]:
     def emit(chosen: Sequence[str]) -> onnx.ModelProto:
         return emit_cpu(graph, ranges, chosen) if chosen else graph
 
-    @cache
-    def beside(chosen: tuple[str, ...]) -> Stopwatch:
-        return Stopwatch(emit(chosen), feeds)
-
     search = search_layers(
         layers,
         dict.fromkeys(layers, 0.0),
         budget=0.0,
         drop=lambda chosen: 0.0,
-        speedup=lambda chosen, than: beside(tuple(than)).speedup(emit(chosen)),
+        speedup=lambda chosen, than: measure_speedup(emit(than), emit(chosen), feeds),
         for_size=find_tables(graph),
     )
     chosen = search.chosen.layers
-    fp32_us, int8_us = beside(()).microseconds(emit(chosen))
+    fp32_us, int8_us = microseconds(graph, emit(chosen), feeds)
     return {
         "input": list(shape),
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),

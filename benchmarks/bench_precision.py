@@ -47,7 +47,7 @@ from mmedge.calibration.collect import session_on_one_thread, subset_rows
 from mmedge.calibration.emit_cpu import emit_cpu
 from mmedge.calibration.emit_tensorrt import emit_tensorrt
 from mmedge.calibration.half import to_half
-from mmedge.calibration.search import Stopwatch
+from mmedge.calibration.search import microseconds
 from mmedge.calibration.steps import steps_apart
 from mmedge.calibration.table import CALIBRATION_FILE, read_calibration
 from mmedge.data import av_digits, sort_of_clevr
@@ -162,14 +162,14 @@ def measure(checkpoint: Path, data: Path) -> dict[str, Any]:
         rows = calibration_rows(bundle, data)
         feeds = {name: value[None] for name, value in rows[-1].items()}
         whole = onnx.load(bundle / "model.onnx")
-        fp32_us, int8_us = Stopwatch(whole, feeds).microseconds(onnx.load(calibrated / "model.onnx"))
+        fp32_us, int8_us = microseconds(whole, onnx.load(calibrated / "model.onnx"), feeds)
         better, worse, pairs = changed_answers(made)
         files = [onnx.load(calibrated / entry.path) for entry in made.manifest.graphs]
         ranges, layers = read_calibration(calibrated / CALIBRATION_FILE).ranges, made.search.largest.layers
         in_float32 = emit_tensorrt(whole, ranges, layers)
         tensorrt = to_half(in_float32)
         naive = naive_int8(whole, rows)
-        naive_us = Stopwatch(whole, feeds).microseconds(naive)
+        naive_us = microseconds(whole, naive, feeds)
         return {
             "fp32_us": fp32_us,
             "int8_us": int8_us,

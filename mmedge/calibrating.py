@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from mmedge.calibration.errors import BudgetExceeded, CalibrationError
 from mmedge.calibration.graph import blocks_of, nodes_in_int8, with_names
 from mmedge.calibration.half import as_an_engine_computes, nodes_in_half
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
-from mmedge.calibration.search import Point, Search, Stopwatch, layer_noise, search_layers
+from mmedge.calibration.search import Point, Search, layer_noise, measure_speedup, microseconds, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration, told_nans
 from mmedge.data.folder import Sample, read_split, spread
 from mmedge.evaluation import Evaluation, evaluate
@@ -275,17 +275,13 @@ class _Work:
             return accuracy_drop(before, accuracy[tuple(layers)])
 
         feeds = self._feeds()
-
-        @cache
-        def beside(layers: tuple[str, ...]) -> Stopwatch:
-            return Stopwatch(emit(layers), {name: values[-1:] for name, values in feeds.items()})
-
+        sample = {name: values[-1:] for name, values in feeds.items()}
         search = search_layers(
             self.layers,
             layer_noise(model, emit, self.layers, feeds),
             self._settings.max_accuracy_drop,
             drop=drop,
-            speedup=lambda layers, than: beside(tuple(than)).speedup(emit(layers)),
+            speedup=lambda layers, than: measure_speedup(emit(than), emit(layers), sample),
             report=found,
             for_size=find_tables(model),
         )
@@ -345,7 +341,7 @@ class _Work:
             subset = "+".join(entry.modality for entry, there in zip(self.manifest.inputs, flags, strict=True) if there)
             if subset not in found:
                 one = {name: values[index : index + 1] for name, values in feeds.items()}
-                found[subset] = Stopwatch(self.model, one).microseconds(graph)
+                found[subset] = microseconds(self.model, graph, one)
         return found
 
     def write(
