@@ -61,6 +61,14 @@ struct Opened {
   }
 };
 
+// How its model describes what runs it.
+inline std::string engine_of(const Opened& opened) {
+  mme_model_info info{};
+  info.struct_size = sizeof info;
+  EXPECT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
+  return info.engine;
+}
+
 struct Moment {
   bool image, audio;
 };

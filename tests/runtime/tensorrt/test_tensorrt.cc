@@ -201,10 +201,7 @@ TEST_F(TensorrtTest, OfSeveralEnginesThatFitTheNewestRuns) {
   const auto engine = [&] {
     Opened opened;
     EXPECT_EQ(open(opened), MME_OK) << mme_last_error();
-    mme_model_info info{};
-    info.struct_size = sizeof info;
-    EXPECT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
-    return std::string(info.engine);
+    return engine_of(opened);
   };
   EXPECT_NE(engine().find("-b.engine"), std::string::npos) << engine();
   write_aged("-d", 0, {{"version", "10.2.0.1"}, {"version_compatible", true}});  // fits less well
@@ -236,21 +233,17 @@ TEST_F(TensorrtTest, TheEngineSaysWhatRuns) {
   write_engine();
   Opened opened;
   start(opened);
-  mme_model_info info{};
-  info.struct_size = sizeof info;
-  ASSERT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
-  EXPECT_NE(std::string(info.engine).find("TensorRT 10.3.0"), std::string::npos) << info.engine;
-  EXPECT_NE(std::string(info.engine).find("Host GPU, images converted by the GPU"), std::string::npos) << info.engine;
+  const std::string engine = engine_of(opened);
+  EXPECT_NE(engine.find("TensorRT 10.3.0"), std::string::npos) << engine;
+  EXPECT_NE(engine.find("Host GPU, images converted by the GPU"), std::string::npos) << engine;
 }
 
 TEST_F(TensorrtTest, ANewerTensorrtWithoutABackendIsPassedOver) {
   write_engine();
   Opened opened;
   start(opened);
-  mme_model_info info{};
-  info.struct_size = sizeof info;
-  ASSERT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
-  EXPECT_EQ(std::string(info.engine).find("TensorRT 10.3.0.30"), 0) << info.engine;
+  const std::string engine = engine_of(opened);
+  EXPECT_EQ(engine.find("TensorRT 10.3.0.30"), 0) << engine;
   EXPECT_EQ(dlopen("libnvinfer.so.11", RTLD_NOW | RTLD_NOLOAD), nullptr);
   EXPECT_NE(dlopen("libnvinfer.so.11", RTLD_NOW), nullptr) << "it is there";
 }
@@ -279,12 +272,9 @@ TEST_F(TensorrtTest, FramesAreConvertedOnTheCpuWhereTheKernelsAreForOtherDevices
   Opened opened;
   start(opened);
   unsetenv("MMEDGE_TEST_NO_KERNELS");
-  mme_model_info info{};
-  info.struct_size = sizeof info;
-  ASSERT_EQ(mme_model_get_info(opened.model, &info), MME_OK);
-  EXPECT_NE(std::string(info.engine).find("by the CPU: libmmedge_cuda.so does not run here: no kernel image"),
-            std::string::npos)
-      << info.engine;
+  const std::string engine = engine_of(opened);
+  EXPECT_NE(engine.find("by the CPU: libmmedge_cuda.so does not run here: no kernel image"), std::string::npos)
+      << engine;
   EXPECT_EQ(run(opened.session, kMoments[0]), expected(kMoments[0]));
 }
 
