@@ -112,13 +112,7 @@ __device__ bool scan_tile(const CudaSimilarity& search, int tile, Shared<Tile>& 
     for (int at = 0; at < size; at += kRowLanes * vector) {
       const int left = size - at - row_lane * vector;
       RowVector vectors[kRows];
-      if (aligned && left >= vector) {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) vectors[r] = load_vector(from + offsets[r]);
-      } else {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) vectors[r] = load_part<Element>(from + offsets[r], left);
-      }
+      load_rows<Element>(from, offsets, aligned, left, vectors);
       from += kRowLanes * sizeof(RowVector);
 #pragma unroll 1
       for (int group = 0; group < vector / 4; group += kGroups<Element>) {

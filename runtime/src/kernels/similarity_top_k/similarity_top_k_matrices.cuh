@@ -128,13 +128,7 @@ __device__ void score_tile(const CudaSimilarity& search, int tile, float (&score
     for (int at = 0; at < size; at += kSharers * vector) {
       const int left = size - at - sharer * vector;
       RowVector vectors[kRows];
-      if (aligned && left >= vector) {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) vectors[r] = load_vector(from + offsets[r]);
-      } else {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) vectors[r] = load_part<Element>(from + offsets[r], left);
-      }
+      load_rows<Element>(from, offsets, aligned, left, vectors);
       from += kSharers * sizeof(RowVector);
 #pragma unroll 1
       for (int groups = vector / 4; groups > 0; groups -= kGroups<Element>) {

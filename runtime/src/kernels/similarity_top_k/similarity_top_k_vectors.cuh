@@ -1,4 +1,5 @@
-// How similarity_top_k.cu reads rows, 16 bytes at a time, and adds them to sums as float32, four values at a time.
+// How similarity_top_k.cu reads rows, 16 bytes at a time, and takes them apart into four float32 at a time; and how it
+// adds those up where queries are few.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -42,6 +43,19 @@ __device__ RowVector load_part(const std::byte* from, int count) {
   }
   return {{static_cast<unsigned>(low), static_cast<unsigned>(low >> 32), static_cast<unsigned>(high),
            static_cast<unsigned>(high >> 32)}};
+}
+
+// The next vector of each of a lane's rows, of which `left` values are left; aligned rows are at multiples of a vector.
+template <class Element>
+__device__ void load_rows(const std::byte* from, const unsigned (&offsets)[kRows], bool aligned, int left,
+                          RowVector (&vectors)[kRows]) {
+  if (aligned && left >= kVectorValues<Element>) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) vectors[r] = load_vector(from + offsets[r]);
+  } else {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) vectors[r] = load_part<Element>(from + offsets[r], left);
+  }
 }
 
 __device__ inline float2 to_floats(unsigned pair_of_halves) {
