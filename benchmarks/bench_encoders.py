@@ -185,7 +185,7 @@ def cpu_name() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all by default")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true")
