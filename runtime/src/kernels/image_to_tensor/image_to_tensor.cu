@@ -183,9 +183,10 @@ cudaError_t choose_tiling(const CudaImagePlan& plan, int most_blocks, size_t fra
   int device = 0, multiprocessors = 0, shared = 0, reserved = 0;
   const cudaError_t error = cudaGetDevice(&device);
   if (error != cudaSuccess) return error;
+  // Each with its type: nvcc before 12.9 does not see that they are alike.
   for (const auto& [attribute, value] : {std::pair{cudaDevAttrMultiProcessorCount, &multiprocessors},
-                                         {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &shared},
-                                         {cudaDevAttrReservedSharedMemoryPerBlock, &reserved}}) {
+                                         std::pair{cudaDevAttrMaxSharedMemoryPerMultiprocessor, &shared},
+                                         std::pair{cudaDevAttrReservedSharedMemoryPerBlock, &reserved}}) {
     const cudaError_t failed = cudaDeviceGetAttribute(value, attribute, device);
     if (failed != cudaSuccess) return failed;
   }
