@@ -355,7 +355,9 @@ TYPED_TEST(GatedFusionCuda, SizesOutOfRangeAreRefused) {
   refused([](auto& changed) { changed.modality_count = 0; });
   refused([](auto& changed) { changed.modality_count = mmedge::kCudaFusionMostModalities + 1; });
   refused([](auto& changed) { changed.dimension = 0; });
-  refused([](auto& changed) { changed.batch = -1; });
+  for (const int batch : {-1, 65535 * 4 + 1, std::numeric_limits<int>::max()}) {
+    refused([&](auto& changed) { changed.batch = batch; });
+  }
   refused([](auto& changed) { changed.modalities[0].features = 65537; });
 }
 

@@ -270,6 +270,7 @@ TEST(CudaLogMel, WhatDoesNotFitIsInvalid) {
   EXPECT_EQ(run(spec, 320, 4, 4), cudaErrorInvalidValue);  // frames that the samples do not give
   EXPECT_EQ(run(spec, 320, 3, 2), cudaErrorInvalidValue);  // rows that overlap
   EXPECT_EQ(run(spec, 320, 0, 0), cudaErrorInvalidValue);
+  EXPECT_EQ(run(spec, (1 << 29) + 1, 1, 1), cudaErrorInvalidValue);  // twice as many must fit an int, and a frame
   const CudaLogMelClip stream{memory.data(), 399, 1, 1, memory.data(), nullptr};
   EXPECT_EQ(Kernel(spec).features(stream), cudaErrorInvalidValue);  // not all of a frame
   EXPECT_EQ(run(spec_of(4098, 160), 4000, 1, 1), cudaErrorInvalidValue);

@@ -103,7 +103,7 @@ __global__ void MMEDGE_FUSION_BOUNDS fuse_rows(const __grid_constant__ CudaFusio
 template <class Element>
 bool fits(const CudaFusion<Element>& fusion) {
   if (fusion.modality_count < 1 || fusion.modality_count > kCudaFusionMostModalities || fusion.dimension < 1 ||
-      fusion.batch < 0 || divide_up(fusion.batch, kTileRows) > 65535) {
+      fusion.batch < 0 || fusion.batch > 65535 * kTileRows) {
     return false;
   }
   return std::all_of(fusion.modalities, fusion.modalities + fusion.modality_count, [](const auto& modality) {

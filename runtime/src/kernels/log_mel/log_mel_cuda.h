@@ -34,7 +34,7 @@ namespace mmedge {
 
 constexpr int kCudaLogMelMostClips = 64;  // of one launch
 constexpr int kCudaLogMelMostFft = 4096;
-constexpr int kCudaLogMelMostSamples = 1 << 30;  // of a clip
+constexpr int kCudaLogMelMostSamples = 1 << 29;  // of a clip
 
 // All pointers are to device memory.
 struct CudaLogMelClip {
