@@ -128,7 +128,8 @@ gpu-check: build/install.stamp  ## On a machine with a GPU: the CUDA kernels aga
 	toolkit=$$(echo $(CURDIR)/.venv/lib/python*/site-packages/nvidia/cu13); \
 	if nvcc=$$(PATH=$$PATH:/usr/local/cuda/bin command -v nvcc); then libraries=; else nvcc=$$toolkit/bin/nvcc libraries=-L$$toolkit/lib; fi; \
 	cmake -S . -B build/gpu -G Ninja -DMMEDGE_CUDA=ON -DMMEDGE_TESTS=ON -DCMAKE_CUDA_COMPILER=$$nvcc \
-	  -DCMAKE_CUDA_FLAGS=$$libraries -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) > build/configure.log
+	  -DCMAKE_CUDA_FLAGS=$$libraries -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) \
+	  $(if $(TENSORRT_HEADERS),-DTENSORRT_INCLUDE_DIRS=$(abspath $(TENSORRT_HEADERS))) > build/configure.log
 	cmake --build build/gpu --target test_gpu bench_kernels opened_libraries
 	LD_LIBRARY_PATH=$(CURDIR)/build/gpu/runtime $(BIN)/pytest -rs tests/gpu
 	$(BIN)/python benchmarks/gpu/bench_kernels.py
