@@ -111,6 +111,9 @@ class TensorRtRtx:
     def capabilities(self, options: EngineOptions) -> tuple[str, ...]:
         return tuple(dict.fromkeys(options.compute_capabilities)) or ("8.6", "12.0")
 
+    def gpu(self) -> str:
+        return ""
+
     def load(self) -> tuple[Any, str]:
         # The bindings ask the loader for these names, which the wheel keeps outside its search path.
         folder = Path(str(find_spec(self.libraries).origin)).parent  # type: ignore[union-attr]
@@ -155,10 +158,13 @@ class TensorRt:
             )
 
     def capabilities(self, _options: EngineOptions) -> tuple[str, ...]:
-        return (gpu_capability(),)
+        return (first_gpu()[0],)
+
+    def gpu(self) -> str:
+        return first_gpu()[1]
 
     def load(self) -> tuple[Any, str]:
-        gpu_capability()  # Without a GPU TensorRT's builder fails with no reason given.
+        first_gpu()  # Without a GPU TensorRT's builder fails with no reason given.
         try:
             tensorrt = import_module(self.bindings)
             # The bindings name three numbers of the version or four; an engine depends on all four.
@@ -234,8 +240,9 @@ def library_version(library: ctypes.CDLL) -> str:
     return ".".join(str(getattr(library, f"getInferLib{part}Version")()) for part in parts)
 
 
-def gpu_capability() -> str:
-    """Compute capability of the first GPU, such as "8.7", by CUDA's driver.
+def first_gpu() -> tuple[str, str]:
+    """The compute capability of the first GPU, such as "8.7", and its model, such as "Orin (8 multiprocessors)", by
+    CUDA's driver. libmmedge makes the same of it.
 
     Raises:
         GpuMissing: there is no driver or no GPU.
@@ -245,16 +252,20 @@ def gpu_capability() -> str:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         raise GpuMissing(f"TensorRT needs a GPU to build, and there is no driver: {error}{remedy}") from error
-    device, numbers = ctypes.c_int(), []
-    # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR are 75 and 76.
-    status = cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0)
-    for attribute in (75, 76):
+    device, name, numbers = ctypes.c_int(), ctypes.create_string_buffer(128), []
+    status = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, ctypes.sizeof(name), device)
+    )
+    # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR, and _MULTIPROCESSOR_COUNT.
+    for attribute in (75, 76, 16):
         number = ctypes.c_int()
         status = status or cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
-        numbers.append(str(number.value))
+        numbers.append(number.value)
     if status:
         raise GpuMissing(f"TensorRT needs a GPU to build, and the driver finds none (CUDA error {status}){remedy}")
-    return ".".join(numbers)
+    return f"{numbers[0]}.{numbers[1]}", f"{name.value.decode(errors='replace')} ({numbers[2]} multiprocessors)"
 
 
 # ---- The kernels of an engine ----------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def answer(
     builder = find_builder(options.target)
     tensorrt, version = builder.load()
     if request["describe"]:
-        return {"version": version, "capabilities": builder.capabilities(options)}
+        return {"version": version, "capabilities": builder.capabilities(options), "gpu": builder.gpu()}
     logger = _logger(tensorrt)
     maker = tensorrt.Builder(logger)
     if options.plugin and maker.get_plugin_registry().load_library(request["plugin"]) is None:

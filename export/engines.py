@@ -68,10 +68,13 @@ class Engine:
 
 @dataclass(frozen=True)
 class BuilderHere:
-    """What an engine built here depends on: the builder's version, and the compute capabilities it is for."""
+    """What an engine built here depends on: the builder's version, the compute capabilities it is for, and of TensorRT
+    the GPU's model, as `first_gpu` tells it.
+    """
 
     version: str
     compute_capabilities: tuple[str, ...]
+    gpu: str
 
 
 def check_parse(model: bytes) -> ParseReport:
@@ -92,7 +95,7 @@ def describe_builder(options: EngineOptions) -> BuilderHere:
     """
     check_options(options)
     found = _ask(options, b"", _PARSE_TIMEOUT_S, {"describe": True})
-    return BuilderHere(found["version"], tuple(found["capabilities"]))
+    return BuilderHere(found["version"], tuple(found["capabilities"]), found["gpu"])
 
 
 def check_options(options: EngineOptions) -> None:

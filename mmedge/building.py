@@ -4,9 +4,11 @@ GPUs that need not be here, kept in a cache.
 An engine runs on the GPUs and with the version that it was built for, and on no other: it never goes into the bundle,
 which stays the same everywhere. In the cache's folder lie, of each,
 
-    GRAPH-PRECISION-BUILDERVERSION-sm87-batch1[-vc][-hc][-plugin].engine    GRAPH: 16 digits of the graph's SHA-256
+    GRAPH-PRECISION-BUILDERVERSION-GPUS-batch1[-vc][-hc][-plugin].engine    GRAPH: 16 digits of the graph's SHA-256
     the same .json                                                           what it is: BuiltEngine, and "format"
-    BUILDERVERSION-sm87.timing                                               TensorRT's timing cache, of all builds
+    BUILDERVERSION-GPUS.timing                                               TensorRT's timing cache, of all builds
+
+GPUS: compute capabilities, such as sm86+sm120, and of TensorRT the GPU's model, such as sm87-Orin-8-multiprocessors.
 
 libmmedge finds engines by these names and trusts a file only as far as its record: change both with it.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections import Counter
@@ -37,7 +40,7 @@ from mmedge.runtime.errors import EngineUnavailable, InvalidArgument, MmedgeErro
 from mmedge.runtime.manifest import Graph, Input, Manifest, read_manifest
 from mmedge.runtime.native import find_library
 
-FORMAT = 1
+FORMAT = 2
 """Of an engine's record; one of another is built anew."""
 
 CHECKED_SAMPLES = 8
@@ -48,10 +51,11 @@ class BuiltEngine:
     """An engine in the cache.
 
     engine: its file. builder: "tensorrt" or "tensorrt-rtx"; version: of that. graph: of the bundle, with its hash;
-    precision: what it was written in. plugin: it needs mmedge's plugin. size, sha256: of the engine's file. kernels:
-    how many of its kernels take each type, such as "Int8"; one that takes several counts as the narrowest. warnings:
-    one line each. seconds: that it took to build. max_abs: the largest difference of any output from ONNX Runtime's,
-    as `check_engine` finds it; None where it was not checked. cached: it was there already.
+    precision: what it was written in. gpu: of TensorRT, the model that it is for. plugin: it needs mmedge's plugin.
+    size, sha256: of the engine's file. kernels: how many of its kernels take each type, such as "Int8"; one that takes
+    several counts as the narrowest. warnings: one line each. seconds: that it took to build. max_abs: the largest
+    difference of any output from ONNX Runtime's, as `check_engine` finds it; None where it was not checked. cached: it
+    was there already.
     """
 
     engine: str
@@ -61,6 +65,7 @@ class BuiltEngine:
     graph_sha256: str
     precision: str
     compute_capabilities: tuple[str, ...]
+    gpu: str
     version_compatible: bool
     hardware_compatible: bool
     plugin: bool
@@ -111,6 +116,7 @@ def build_bundle(
     folder = cache or default_cache()
     _check_writable(folder)
     gpus = "+".join("sm" + capability.replace(".", "") for capability in capabilities)
+    gpus += re.sub(r"\W+", "-", f" {here.gpu}".rstrip(" )"), flags=re.ASCII)
     marks = "-vc" * options.version_compatible + "-hc" * options.hardware_compatible + "-plugin" * options.plugin
     name = f"{sha256[:16]}-{graph.precision}-{options.target}{here.version}-{gpus}-batch{options.max_batch}{marks}"
     path = folder / f"{name}.engine"
@@ -140,6 +146,7 @@ def build_bundle(
         graph_sha256=sha256,
         precision=graph.precision,
         compute_capabilities=capabilities,
+        gpu=here.gpu,
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
         plugin=options.plugin,

@@ -23,11 +23,12 @@ def write_engine(folder: Path, bundle: Path, model: bytes, graph: str = "model.o
     engine = folder / f"{digest[:16]}.engine"
     engine.write_bytes(model)
     record = {
-        "format": 1,
+        "format": 2,
         "builder": "tensorrt",
         "version": "10.3.0.30",
         "graph_sha256": digest,
         "compute_capabilities": ["8.7"],
+        "gpu": "Host GPU (4 multiprocessors)",
         "version_compatible": False,
         "hardware_compatible": False,
         "plugin": False,

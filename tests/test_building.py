@@ -82,6 +82,13 @@ def changed(bundle: Path, factor: float) -> bytes:
 
 
 @needs_host_gpu
+def test_the_gpu_is_told_apart_as_libmmedge_tells_it() -> None:
+    # What `write_engine` puts into records, of which sessions take these.
+    done = run_on_host_gpu("from mmedge.export.builders import first_gpu\nprint(*first_gpu())")
+    assert done.stdout == "8.7 Host GPU (4 multiprocessors)\n", done.stderr
+
+
+@needs_host_gpu
 def test_an_engine_that_computes_the_same_passes(digits_bundle: Path, tmp_path: Path) -> None:
     engine = write_engine(tmp_path, digits_bundle, (digits_bundle / "model.onnx").read_bytes())
     done = run_on_host_gpu(CHECK, digits_bundle, engine, "fp32")

@@ -101,7 +101,8 @@ def build(
     how = "in the cache already, built" if built.cached else "built"
     click.echo(
         f"{built.engine}: {megabytes(built.size)}, {how} in {built.seconds:.1f} s of {built.graph} ({built.precision})"
-        f" for compute capability {', '.join(built.compute_capabilities)} with {built.title}"
+        f" for {built.gpu and f'{built.gpu}, '}compute capability {', '.join(built.compute_capabilities)},"
+        f" with {built.title}"
     )
     if built.max_abs is not None:
         click.echo(f"Largest difference of any output from ONNX Runtime's: {built.max_abs:.2e}")

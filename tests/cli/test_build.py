@@ -110,7 +110,7 @@ def test_what_is_not_whole_in_the_cache_is_built_anew(digits_bundle: Path, tmp_p
     elif damage == "record cut":
         record.write_text(written[: len(written) // 2])
     else:
-        record.write_text(written.replace('"format": 1', '"format": 0'))
+        record.write_text(written.replace('"format": 2', '"format": 1'))
     again = json.loads(build(*arguments).stdout)
     assert not again["cached"]
     assert hashlib.sha256(engine.read_bytes()).hexdigest() == again["sha256"]
@@ -130,13 +130,14 @@ def test_the_record_beside_an_engine_says_all_that_its_reader_checks(digits_bund
     assert found.pop("seconds") > 0
     assert found.pop("kernels")["Float"] > 3
     assert found == {
-        "format": 1,
+        "format": 2,
         "builder": "tensorrt-rtx",
         "version": rtx,
         "graph": "model.onnx",
         "graph_sha256": sha256,
         "precision": "fp32",
         "compute_capabilities": ["8.6", "12.0"],
+        "gpu": "",
         "version_compatible": False,
         "hardware_compatible": False,
         "plugin": False,

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from processes import children, ends
 
-from mmedge.export.builders import EngineOptions, TensorRtRtx, gpu_capability, inspected, network_flags
+from mmedge.export.builders import EngineOptions, TensorRtRtx, first_gpu, inspected, network_flags
 from mmedge.export.engine_process import Progress
 from mmedge.export.engines import build_engine, check_parse, describe_builder
 from mmedge.export.errors import BuilderMissing, BuildOutOfMemory, ExportError, GpuMissing, UnsupportedLayer
@@ -286,7 +286,7 @@ def test_without_tensorrt_the_error_says_where_it_comes_from() -> None:
 @pytest.mark.skipif(bool(glob("/dev/nvidia[0-9]*")), reason="a GPU is here")
 def test_without_a_gpu_the_error_says_what_needs_none() -> None:
     with pytest.raises(GpuMissing, match=r"needs a GPU to build.*--target tensorrt-rtx, which needs none"):
-        gpu_capability()
+        first_gpu()
 
 
 @pytest.mark.parametrize(

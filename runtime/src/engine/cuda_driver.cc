@@ -18,7 +18,7 @@ namespace {
 
 // From NVIDIA's driver API reference: enumerators and signatures, but that its 64-bit addresses are pointers here.
 constexpr int kSuccess = 0, kOutOfMemory = 2;
-constexpr int kComputeCapabilityMajor = 75, kComputeCapabilityMinor = 76, kIntegrated = 18;
+constexpr int kComputeCapabilityMajor = 75, kComputeCapabilityMinor = 76, kIntegrated = 18, kMultiprocessors = 16;
 constexpr int kMemoryType = 2, kDeviceAddress = 3, kDeviceOrdinal = 9, kMemoryTypeHost = 1, kMemoryTypeDevice = 2;
 constexpr unsigned kNonBlocking = 1, kPortable = 1, kDeviceMap = 2, kDisableTiming = 2;
 constexpr int kCaptureThreadLocal = 1;
@@ -146,6 +146,7 @@ CudaDevice::CudaDevice(int number) : number_(number) {
   check(driver().device_get_attribute(&major_, kComputeCapabilityMajor, device), "describe the device");
   check(driver().device_get_attribute(&minor_, kComputeCapabilityMinor, device), "describe the device");
   check(driver().device_get_attribute(&integrated, kIntegrated, device), "describe the device");
+  check(driver().device_get_attribute(&multiprocessors_, kMultiprocessors, device), "describe the device");
   integrated_ = integrated != 0;
   check(driver().primary_context_retain(&context_, device), "make its context");
 }
@@ -158,6 +159,8 @@ const CudaDevice& CudaDevice::get(int number) {
   if (device == nullptr) device.reset(new CudaDevice(number));
   return *device;
 }
+
+std::string CudaDevice::model() const { return concat(name_, " (", multiprocessors_, " multiprocessors)"); }
 
 std::string CudaDevice::compute_capability() const { return concat(major_, ".", minor_); }
 

@@ -26,6 +26,8 @@ class CudaDevice {
   static const CudaDevice& get(int number);
 
   const std::string& name() const { return name_; }
+  // Its name and size, such as "Orin (8 multiprocessors)": a Jetson's name alone does not tell which one it is.
+  std::string model() const;
   // Such as "8.7".
   std::string compute_capability() const;
   // Whether it shares the host's memory, as in a Jetson.
@@ -36,7 +38,7 @@ class CudaDevice {
  private:
   explicit CudaDevice(int number);
 
-  int number_, major_ = 0, minor_ = 0;
+  int number_, major_ = 0, minor_ = 0, multiprocessors_ = 0;
   bool integrated_ = false;
   std::string name_;
   CUctx_st* context_ = nullptr;

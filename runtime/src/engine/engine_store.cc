@@ -20,12 +20,13 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int kFormat = 1;  // of a record
+constexpr int kFormat = 2;  // of a record
 
 struct Record {
   fs::path engine;
   std::string version;
   std::vector<std::string> compute_capabilities;
+  std::string gpu;
   bool version_compatible, hardware_compatible, plugin;
   std::string sha256;
 };
@@ -57,6 +58,7 @@ bool read_record(const fs::path& path, const std::string& graph_sha256, Record& 
   record = {fs::path(path).replace_extension(".engine"),
             read.at("version").get<std::string>(),
             read.at("compute_capabilities").get<std::vector<std::string>>(),
+            read.at("gpu").get<std::string>(),
             read.at("version_compatible").get<bool>(),
             read.at("hardware_compatible").get<bool>(),
             read.at("plugin").get<bool>(),
@@ -82,7 +84,9 @@ int fit(const Record& record, const EngineHost& host) {
   const bool same_version = built == here;
   if (!same_version && !(record.version_compatible && built[0] == here[0] && built < here)) return 0;
   const auto& built_for = record.compute_capabilities;
-  const bool same_gpu = std::find(built_for.begin(), built_for.end(), host.compute_capability) != built_for.end();
+  // Of one compute capability are GPUs of other sizes, on which TensorRT does not support the engine.
+  const bool same_gpu = record.gpu == host.gpu &&
+                        std::find(built_for.begin(), built_for.end(), host.compute_capability) != built_for.end();
   // Hardware-compatible engines run on Ampere and what came after it.
   if (!same_gpu && !(record.hardware_compatible && std::stoi(host.compute_capability) >= 8)) return 0;
   return same_version && same_gpu ? 2 : 1;
@@ -91,7 +95,8 @@ int fit(const Record& record, const EngineHost& host) {
 std::string describe(const Record& record) {
   std::string gpus;
   for (const std::string& gpu : record.compute_capabilities) gpus += concat(gpus.empty() ? "" : ", ", gpu);
-  return concat(record.engine.string(), " was built for TensorRT ", record.version, " and compute capability ", gpus);
+  return concat(record.engine.string(), " was built for TensorRT ", record.version, " and ", record.gpu,
+                ", compute capability ", gpus);
 }
 
 }  // namespace
@@ -134,8 +139,8 @@ StoredEngine find_engine(const std::string& where, const std::string& graph_sha2
     }
   }
   if (best_fit == 0 && !others.empty()) {
-    fail(MME_ENGINE_FAILED, others, "; found TensorRT ", host.version, " and compute capability ",
-         host.compute_capability, " (", host.gpu, ")", remedy);
+    fail(MME_ENGINE_FAILED, others, "; found TensorRT ", host.version, " and ", host.gpu, ", compute capability ",
+         host.compute_capability, remedy);
   }
   if (best_fit == 0) {
     fail(MME_ENGINE_UNAVAILABLE, "found no TensorRT engine of this bundle's graph (", graph_sha256.substr(0, 16),

@@ -15,7 +15,7 @@ namespace mmedge {
 struct EngineHost {
   std::string version;             // of TensorRT, all four numbers, such as "10.3.0.30"
   std::string compute_capability;  // such as "8.7"
-  std::string gpu;                 // its name, for messages
+  std::string gpu;                 // its model, such as "Orin (8 multiprocessors)"
 };
 
 struct StoredEngine {

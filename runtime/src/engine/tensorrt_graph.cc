@@ -356,7 +356,7 @@ std::unique_ptr<Graph> load_tensorrt(const TensorrtOptions& options) {
     }
   }();
   const StoredEngine stored =
-      find_engine(options.engines, options.graph_sha256, {library.version, device.compute_capability(), device.name()},
+      find_engine(options.engines, options.graph_sha256, {library.version, device.compute_capability(), device.model()},
                   options.bundle);
   return std::make_unique<TensorrtGraph>(device, library, stored);
 }

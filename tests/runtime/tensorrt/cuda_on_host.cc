@@ -149,6 +149,7 @@ int cuDeviceGetName(char* name, int size, int) {
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   const std::string capability = word("sm_", "8.7");
   *value = attribute == 18   ? has("integrated")
+           : attribute == 16 ? 4
            : attribute == 75 ? std::atoi(capability.c_str())
                              : std::atoi(capability.c_str() + capability.find('.') + 1);
   return kSuccess;

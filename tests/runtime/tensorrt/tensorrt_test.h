@@ -89,11 +89,12 @@ class TensorrtTest : public testing::Test {
   // An engine as mmedge build writes it, its record changed by `changes`.
   fs::path write_engine(const std::string& name = "", const json& changes = json::object()) const {
     const std::string digest = sha256(graph);
-    json record = {{"format", 1},
+    json record = {{"format", 2},
                    {"builder", "tensorrt"},
                    {"version", "10.3.0.30"},
                    {"graph_sha256", digest},
                    {"compute_capabilities", {"8.7"}},
+                   {"gpu", "Host GPU (4 multiprocessors)"},
                    {"version_compatible", false},
                    {"hardware_compatible", false},
                    {"plugin", false},

@@ -163,16 +163,18 @@ TEST_F(TensorrtTest, AnEngineOfAnotherGpuOrVersionIsRefusedBeforeItIsLoaded) {
   };
   write({{"version", "10.16.1.11"}, {"compute_capabilities", {"11.0"}}});
   const std::string message = refusal();
-  for (const std::string& part :
-       {path.string(), std::string("TensorRT 10.16.1.11"), std::string("compute capability 11.0"),
-        std::string("found TensorRT 10.3.0.30"), std::string("compute capability 8.7 (Host GPU)"),
-        "mmedge build " + bundle_path("digits.mme").string() + " --target tensorrt"}) {
+  for (const std::string& part : {path.string(), std::string("TensorRT 10.16.1.11"),
+                                  std::string("compute capability 11.0"), std::string("found TensorRT 10.3.0.30"),
+                                  std::string("Host GPU (4 multiprocessors), compute capability 8.7; build"),
+                                  "mmedge build " + bundle_path("digits.mme").string() + " --target tensorrt"}) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   }
   write({{"version", "10.16.1.11"}, {"version_compatible", true}});  // newer than what is here
   EXPECT_NE(refusal().find("was built for"), std::string::npos);
   write({{"version", "10.3.0.26"}});
   EXPECT_NE(refusal().find("was built for"), std::string::npos);
+  write({{"gpu", "Host GPU (8 multiprocessors)"}});  // a larger one of the kind
+  EXPECT_NE(refusal().find("and Host GPU (8 multiprocessors), compute capability 8.7; found"), std::string::npos);
   write({{"compute_capabilities", {"12.0"}}});
   EXPECT_NE(refusal().find("was built for"), std::string::npos);
   // What does fit is loaded, and refused by what loads it.
@@ -184,6 +186,7 @@ TEST_F(TensorrtTest, CompatibleEnginesRunElsewhere) {
   write_engine("", {{"version", "10.2.0.1"},
                     {"version_compatible", true},
                     {"compute_capabilities", {"8.6"}},
+                    {"gpu", "Another GPU (30 multiprocessors)"},
                     {"hardware_compatible", true}});
   Opened opened;
   start(opened);
