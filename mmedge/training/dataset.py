@@ -17,6 +17,7 @@ from mmedge.evaluation import modality_subsets
 from mmedge.runtime import Preprocessor
 from mmedge.runtime.errors import MmedgeError
 from mmedge.training.augment import augment_audio, augment_image, augment_text, mask_tensor
+from mmedge.training.inference import covered_area
 from mmedge.training.recipe import Recipe
 from mmedge.training.sampling import Row, balanced, by_image, by_label, shuffled
 
@@ -24,7 +25,15 @@ _CACHE_BYTES = 256_000_000  # of decoded files, in each worker
 _NO_MIRROR = {"flip_horizontal": 0.0, "flip_vertical": 0.0, "transpose": 0.0}
 # A mask passes through the geometry of its image and nothing else: no borders of their own, and a filter that leaves in
 # each cell the share that is covered.
-_MASK = {"channels": "grey", "mean": [0.0], "std": [1.0], "interpolation": "bilinear", "antialias": True}
+_MASK = {
+    "type": "image",
+    "fit": "stretch",
+    "channels": "grey",
+    "mean": [0.0],
+    "std": [1.0],
+    "interpolation": "bilinear",
+    "antialias": True,
+}
 
 
 class TrainingStream(Dataset[dict[str, Any]]):
@@ -60,8 +69,8 @@ class TrainingStream(Dataset[dict[str, Any]]):
         self._region: Preprocessor | None = None
         if region_shape is not None:
             rows, columns = region_shape
-            geometry = {key: value for key, value in preprocess["image"].items() if key != "pad_value"}
-            self._region = Preprocessor({**geometry, "width": columns, "height": rows, **_MASK})
+            self._region = Preprocessor({"width": columns, "height": rows, **_MASK})
+        self._image = preprocess.get("image", {})
         self._region_shape = region_shape
         self._multi_label = recipe.model.multi_label
         self._seed, self._modality_dropout = recipe.seed, recipe.training.modality_dropout
@@ -123,7 +132,7 @@ class TrainingStream(Dataset[dict[str, Any]]):
             if mask is None:
                 item["region"] = np.full(self._region_shape, -1.0, np.float32)
             else:
-                item["region"] = self._region(mask.astype(np.uint8) * np.uint8(255))[0]
+                item["region"] = self._region(_seen(mask, self._image).astype(np.uint8) * np.uint8(255))[0]
         return item
 
     def _label(self, sample: Sample) -> Any:
@@ -141,6 +150,15 @@ class TrainingStream(Dataset[dict[str, Any]]):
         window = parameters["samples"] / parameters["sample_rate"]
         tensor = preprocessor(augment_audio(data, window, augment, random))
         return mask_tensor(tensor, augment, random) if augment.mask_bands or augment.mask_frames else tensor
+
+
+def _seen(mask: npt.NDArray[np.bool_], parameters: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    """What the image's tensor covers of a mask [H, W], at the mask's own scale, False where that is no picture."""
+    height, width = mask.shape
+    left, top, across, down = covered_area(parameters, width, height)
+    columns, rows = (np.arange(round(start), round(start + size)) for start, size in ((left, across), (top, down)))
+    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+    return mask[np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))] & inside
 
 
 class _Cache:

@@ -165,8 +165,14 @@ def test_a_region_is_the_share_of_each_cell_that_the_moved_mask_covers(values: d
 
 @pytest.mark.parametrize(
     "changes",
-    [{"interpolation": "nearest", "antialias": False}, {"antialias": False}, {"fit": "letterbox", "pad_value": 114}],
-    ids=["nearest", "no antialias", "borders"],
+    [
+        {"interpolation": "nearest", "antialias": False},
+        {"antialias": False},
+        {"fit": "letterbox", "pad_value": 114},
+        {"fit": "letterbox", "pad_value": 114, "width": 44},
+        {"fit": "crop", "height": 16},
+    ],
+    ids=["nearest", "no antialias", "borders", "borders within cells", "crop"],
 )
 def test_however_an_image_is_resized_a_region_is_the_share_that_its_mask_covers(
     values: dict[str, Any], tmp_path: Path, changes: dict[str, Any]
@@ -174,16 +180,19 @@ def test_however_an_image_is_resized_a_region_is_the_share_that_its_mask_covers(
     image = values["model"]["modalities"]["image"]
     image["preprocess"] = {**IMAGE, "width": 48, "height": 24, "fit": "stretch", **changes}
     _, stream, model = prepared(values, tmp_path)
-    assert model.region_shape == (6, 12)
+    height, width = image["preprocess"]["height"], image["preprocess"]["width"]
+    rows, columns = height // 4, width // 4
+    assert model.region_shape == (rows, columns)
     for draw in range(36):
         sample = stream.sample(draw)
         if sample.line > 2:
-            mask = Image.fromarray(np.asarray(sample.mask(), np.uint8) * 255)
-            share = np.zeros((6, 12))
-            inside = slice(3, 9) if "fit" in changes else slice(0, 12)  # letterbox: a square between borders
-            width = inside.stop - inside.start
-            share[:, inside] = np.asarray(mask.resize((width, 6), Image.Resampling.BILINEAR), float) / 255
-            np.testing.assert_allclose(stream[draw]["region"], share, atol=0.01)
+            mask = np.asarray(sample.mask(), np.uint8) * 255
+            if image["preprocess"]["fit"] == "letterbox":  # a square between borders
+                mask = np.pad(mask, [(0, 0), [(width - height) // 2 * len(mask) // height] * 2])
+            if image["preprocess"]["fit"] == "crop":
+                mask = mask[len(mask) // 3 : -len(mask) // 3]
+            share = Image.fromarray(mask).resize((columns, rows), Image.Resampling.BILINEAR)
+            np.testing.assert_allclose(stream[draw]["region"], np.asarray(share, float) / 255, atol=0.01)
 
 
 def test_a_column_to_mirror_by_that_no_row_has_is_refused_with_those_there_are(values: dict[str, Any]) -> None:
