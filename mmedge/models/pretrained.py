@@ -86,7 +86,8 @@ def _encoding(architecture: Architecture, model: Any, shape: tuple[int, ...]) ->
     if model.device.type == "meta":  # a mask has to be looked at
         width = model.config.hidden_size
         return Encoding(torch.zeros(1, width), torch.zeros(1, *shape, width))
-    return architecture.encode(model, torch.zeros(1, *shape, dtype=torch.int32))
+    token = 1 if model.config.pad_token_id == 0 else 0  # padding would take no position
+    return architecture.encode(model, torch.full((1, *shape), token, dtype=torch.int32))
 
 
 class TransformersEncoder(Encoder):

@@ -223,6 +223,12 @@ def test_statistics_pooling_does_not_depend_on_the_order_of_the_frames() -> None
         ("temporal_cnn", {"width": "abc"}, "found width 'abc'; expected a whole number above 0"),
         ("vit", {"config": {"hidden_size": 7}}, "refuses this configuration of vit"),
         ("xlm-roberta", {"config": {"max_position_embeddings": 4}}, "refuses this configuration of xlm-roberta"),
+        # Its positions begin after that of padding.
+        (
+            "xlm-roberta",
+            {"config": {**ENCODERS["xlm-roberta"][1]["config"], "pad_token_id": 0, "max_position_embeddings": 12}},
+            "refuses this configuration of xlm-roberta",
+        ),
         ("temporal_cnn", {"pooling": "max"}, "expected 'flatten' or 'statistics'"),
         ("temporal_cnn", {"encoder": "wav2vec2", "width": None}, "'wav2vec2' takes audio as a tensor of rank 1"),
         ("cnn", {"encoder": "ast", "width": None}, "'ast' takes audio"),
