@@ -259,7 +259,7 @@ class _Rows:
 
     def _look_up(self, name: str) -> Path | str:
         """The file's path, or what is wrong with its name."""
-        if os.path.isabs(name) or os.path.normpath(name).startswith(".."):
+        if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == "..":
             return f"lies outside the folder; expected a path inside {self._folder}"
         path = self._folder / name
         return path if os.path.isfile(path) else "no such file"

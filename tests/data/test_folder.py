@@ -100,6 +100,12 @@ def test_files_of_modalities_not_asked_for_are_left_alone(folder: Path) -> None:
     assert list(sample.load()) == ["image"]
 
 
+def test_a_name_that_begins_with_two_dots_is_a_name(folder: Path) -> None:
+    (folder / "a.png").rename(folder / "..a.png")
+    (sample,) = read_split(write(folder, {**GOOD, "image_file_name": "..a.png"}), "train", ["image"], LABELS)
+    assert list(sample.load()) == ["image"]
+
+
 def test_all_bad_rows_are_listed_at_once_with_their_line_numbers(folder: Path) -> None:
     whole = (folder / "a.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) * 6 // 10])
