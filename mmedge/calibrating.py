@@ -203,12 +203,17 @@ class _Work:
         self._calibration: Calibration | None = None
 
     def check_held_out(self) -> None:
-        """Raise CalibrationError where the budget could not be held for a modality."""
-        missing = _in_no_row(self._held_out, self._modalities)
+        """Raise CalibrationError where the budget could not be held for a modality, or for all of them together."""
+        missing, split = _in_no_row(self._held_out, self._modalities), self._settings.evaluation_split
         if missing:
             raise CalibrationError(
-                f"no row of the split {self._settings.evaluation_split} has {missing}, and accuracy is measured there, "
-                "so the budget would not hold with it; measure on another split or other data"
+                f"no row of the split {split} has {missing}, and accuracy is measured there, so the budget would not "
+                "hold with it; measure on another split or other data"
+            )
+        if not any(set(self._modalities).issubset(sample.modalities) for sample in self._held_out):
+            raise CalibrationError(
+                f"no row of the split {split} has {' and '.join(self._modalities)}, and the budget is of the accuracy "
+                "with all of them; measure on another split or other data"
             )
 
     def score(self, graph: onnx.ModelProto | None, stage: str = "accuracy, fp32") -> Evaluation:

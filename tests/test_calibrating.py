@@ -332,11 +332,11 @@ def test_a_model_without_overflow_has_no_block_in_single_precision(tmp_path: Pat
     assert made.manifest.evidence["calibration"]["graphs"]["model.tensorrt.onnx"] == {"precision": "fp16", "int8": []}
 
 
-def without_sound(data: Path, split: str, rows: slice) -> None:
+def without(data: Path, split: str, modality: str, rows: slice) -> None:
     metadata = data / split / "metadata.jsonl"
     found = [json.loads(line) for line in metadata.read_text().splitlines()]
     for row in found[rows]:
-        del row["audio_file_name"]
+        del row[f"{modality}_file_name"]
     metadata.write_text("".join(json.dumps(row) + "\n" for row in found))
 
 
@@ -344,13 +344,13 @@ def test_a_modality_that_no_row_has_gets_no_range(tmp_path: Path) -> None:
     data, labels = scenes(tmp_path / "data")
     plain, made = two_encoders(tmp_path / "plain.mme", labels, root=16.0), tmp_path / "made.mme"
     # One row of sound is enough, but it has to be among those taken.
-    without_sound(data, "train", slice(1, None))
+    without(data, "train", "audio", slice(1, None))
     calibrate_bundle(plain, made, data, Settings(precision="auto"))
     with_sound = json.loads((made / "calibration.json").read_text())["tensors"]["means"]
     assert with_sound["range"] > 0
     stages = list[str]()
     message = "none of the 4 rows of the split train that ranges are taken from has audio.*; take another split"
-    without_sound(data, "train", slice(0, 1))
+    without(data, "train", "audio", slice(0, 1))
     for settings in (Settings(precision="auto"), Settings(precision="int8"), Settings(ranges=made)):
         with pytest.raises(CalibrationError, match=message):
             calibrate_bundle(
@@ -368,8 +368,18 @@ def test_a_budget_is_not_held_for_a_modality_that_no_row_has(
 ) -> None:
     data, labels = scenes(tmp_path / "data")
     plain, made = two_encoders(tmp_path / "plain.mme", labels, root=16.0), tmp_path / "made.mme"
-    without_sound(data, "validation", slice(None))
+    without(data, "validation", "audio", slice(None))
     with pytest.raises(CalibrationError, match="no row of the split validation has audio, and accuracy is measured"):
         calibrate_bundle(plain, made, data, Settings(precision=precision))
     assert not made.exists()
     assert take_ranges(plain, data, Settings(), lambda stage, done, total: None).samples == 4  # measures nothing
+
+
+def test_a_budget_is_not_held_where_no_row_has_all_modalities(tmp_path: Path) -> None:
+    data, labels = scenes(tmp_path / "data")
+    plain, made = two_encoders(tmp_path / "plain.mme", labels, root=16.0), tmp_path / "made.mme"
+    without(data, "validation", "audio", slice(0, 2))
+    without(data, "validation", "image", slice(2, None))
+    with pytest.raises(CalibrationError, match="no row of the split validation has image and audio, and the budget"):
+        calibrate_bundle(plain, made, data, Settings(precision="auto"))
+    assert not made.exists()
