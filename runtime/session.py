@@ -109,7 +109,8 @@ class Session:
 
     Args:
         bundle: the bundle's directory.
-        onnxruntime: path of libonnxruntime.so; by default the installed onnxruntime package's, then the system's.
+        onnxruntime: path of libonnxruntime.so; by default MMEDGE_ONNXRUNTIME, then the installed onnxruntime package's,
+            then the system's.
         threads: threads inside one run.
         provider: of ONNX Runtime, what runs the graph; "cpu" by default. Another is never taken in its place: a graph
             that it cannot run whole is refused.
@@ -167,7 +168,7 @@ class Session:
         if cache and not os.path.isdir(cache):
             raise InvalidArgument(f"cache {os.fspath(cache)} is not a directory; make it first")
         if engine == "onnxruntime":
-            onnxruntime = onnxruntime or find_onnxruntime()
+            onnxruntime = onnxruntime or os.environ.get("MMEDGE_ONNXRUNTIME") or find_onnxruntime()
         else:
             tensorrt = tensorrt or os.environ.get("MMEDGE_TENSORRT") or find_tensorrt()
         # The struct holds bare addresses, so the strings need a name here.

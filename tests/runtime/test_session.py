@@ -114,6 +114,14 @@ def test_a_cached_graph_is_of_one_instruction_set(digits_bundle: Path, tmp_path:
         assert len(list(tmp_path.iterdir())) == files, isa
 
 
+def test_the_environment_names_an_onnx_runtime_before_the_installed_one(digits_bundle: Path) -> None:
+    opening = "import sys; from mmedge.runtime import Session; Session(sys.argv[1])"
+    environment = {**os.environ, "MMEDGE_ONNXRUNTIME": "/nowhere/libonnxruntime.so"}
+    command = [sys.executable, "-c", opening, str(digits_bundle)]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    assert "ONNX Runtime was not found: /nowhere/libonnxruntime.so" in done.stderr
+
+
 def test_an_option_that_cannot_be_met_is_refused_and_nothing_takes_its_place(digits_bundle: Path) -> None:
     refused: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (EngineError, "TensorrtExecutionProvider", {"provider": "tensorrt"}),
