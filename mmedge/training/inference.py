@@ -15,6 +15,7 @@ from mmedge.evaluation import Predict, Predicted
 from mmedge.metrics import Box
 from mmedge.models import FusedModel, FusedOutput
 from mmedge.runtime import Image, Preprocessor
+from mmedge.runtime.errors import NotFinite
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class RelevanceMap:
 def predictor(model: FusedModel, directory: Path | None = None) -> Predict:
     """`model` in evaluation mode behind its configuration's preprocessing; what is left out is absent. `directory` is
     where the files that the preprocessing names lie; the checkpoint's by default.
+
+    It raises NotFinite where the model answers NaN or an infinity.
     """
     model.train(False)
     directory = directory or Path(model.config.name_or_path or ".")
@@ -46,6 +49,12 @@ def predictor(model: FusedModel, directory: Path | None = None) -> Predict:
         batch = {name: tensor.unsqueeze(0).to(model.device) for name, tensor in tensors.items()}
         presence = torch.tensor([[name in inputs for name in preprocessors]], device=model.device)
         output = model(presence=presence, **batch)
+        answer = output.logits if output.embedding is None else output.embedding
+        if not torch.isfinite(answer).all():
+            raise NotFinite(
+                f"with {' + '.join(inputs)} the model answers NaN or infinities, though its weights are finite; train "
+                "with a lower learning_rate or a gradient_clip"
+            )
         if output.embedding is not None:
             return Predicted(embedding=output.embedding[0].cpu().numpy())
         return _classified(model, output, _region(preprocessors, inputs, output))

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from mmedge.evaluation import Evaluation, MainMetric
-from mmedge.runtime.errors import CheckpointError, DataError, RecipeError, TrainingError
+from mmedge.runtime.errors import CheckpointError, DataError, NotFinite, RecipeError, TrainingError
 from mmedge.training.build import read_data
 from mmedge.training.callbacks import Progress
 from mmedge.training.recipe import Recipe, changed
@@ -27,7 +27,7 @@ BEST_FILE = "best.yaml"
 
 # Of a trial's values; anything else ends the search. The data was read before: what it lacks then, such as labels for
 # a batch, the values ask for.
-_FAILURES = (DataError, RecipeError, TrainingError, ValidationError)
+_FAILURES = (DataError, NotFinite, RecipeError, TrainingError, ValidationError)
 
 
 @dataclass(frozen=True)

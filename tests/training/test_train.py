@@ -11,7 +11,7 @@ import torch
 from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
 from mmedge.models import load_checkpoint
-from mmedge.runtime.errors import CheckpointError, DataError, InvalidArgument
+from mmedge.runtime.errors import CheckpointError, DataError, InvalidArgument, NotFinite
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import Recipe
 from mmedge.training.train import train
@@ -44,6 +44,17 @@ def test_training_learns_and_leaves_a_model_that_scores_the_same_when_loaded(
     assert metrics["losses"] == list(result.losses)
     assert metrics["validation"]["image+audio"]["accuracy"] == 1.0
     assert not (result.output / "checkpoints").exists()
+
+
+def test_a_model_that_answers_no_numbers_says_so(recipe: Recipe) -> None:
+    values = recipe.model_dump(mode="json")
+    values["training"] |= {"steps": 2}
+    model = load_checkpoint(train(Recipe.model_validate(values)).output)
+    for parameter in model.head.parameters():
+        parameter.data.fill_(3e38)
+    (sample, *_) = read_split(recipe.data, "validation", ["image", "audio"], recipe.labels)
+    with pytest.raises(NotFinite, match="the model answers NaN or infinities"):
+        predictor(model)(sample.load())
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
