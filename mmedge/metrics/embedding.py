@@ -81,8 +81,10 @@ def similarity(queries: Embeddings, gallery: Embeddings, metric: Metric) -> npt.
     """[queries, gallery]: cosines, or minus Euclidean distances; a vector of zeros has the cosine 0."""
     a, b = queries.astype(np.float64), gallery.astype(np.float64)
     if metric == "euclidean":
-        squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * (a @ b.T)
-        return np.asarray(-np.sqrt(np.maximum(squares, 0)))
+        lengths = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)
+        squares = lengths - 2 * (a @ b.T)
+        # What rounding leaves of equal rows would grow in the root.
+        return np.asarray(-np.sqrt(np.where(squares > 1e-13 * lengths, squares, 0)))
     tiny = np.finfo(np.float64).tiny
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), tiny) for x in (a, b)]
     return np.asarray(unit[0] @ unit[1].T)
@@ -176,7 +178,8 @@ def _chunks(queries: Embeddings, gallery: Embeddings, metric: Metric) -> Iterato
 def _ranks(scores: npt.NDArray[np.float64], relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """From 1: where each query's nearest relevant row stands."""
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
-    return np.asarray(1 + ((scores >= best) & ~relevant).sum(axis=1))
+    equal = best - 1e-9 * np.abs(best)  # BLAS gives equal rows scores that differ in their last bits
+    return np.asarray(1 + ((scores >= equal) & ~relevant).sum(axis=1))
 
 
 def _recall(ranks: npt.NDArray[np.int64]) -> Retrieval:
