@@ -54,6 +54,10 @@ def training_data(checkpoint: Path) -> Path:
     """
     if not checkpoint.is_dir():
         raise CheckpointError(f"{checkpoint}: no such folder; expected a checkpoint, a folder written by mmedge train")
+    if not (checkpoint / "config.json").is_file():
+        raise CheckpointError(
+            f"{checkpoint} is no checkpoint: it has no config.json; expected a folder written by mmedge train"
+        )
     record = checkpoint / RECIPE_FILE
     try:
         return Path(json.loads(record.read_text(encoding="utf-8"))["data"])
