@@ -43,7 +43,7 @@ OnnxRuntimeLibrary open_library(const std::string& requested) {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     fail(MME_ENGINE_UNAVAILABLE, "ONNX Runtime was not found: ", dlerror(),
-         "; install it (pip install onnxruntime) or set MMEDGE_ONNXRUNTIME to the path of libonnxruntime.so");
+         "; set MMEDGE_ONNXRUNTIME to the path of libonnxruntime.so, or in Python pip install onnxruntime");
   }
   using GetApiBase = const OrtApiBase* (*)();
   const auto get_api_base = reinterpret_cast<GetApiBase>(dlsym(handle, "OrtGetApiBase"));
