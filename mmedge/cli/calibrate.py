@@ -55,4 +55,4 @@ def calibrate(
         print_json({"bundle": str(output), "graph_bytes": made.bytes, "evidence": made.manifest.evidence})
         return
     print_calibrated(made)
-    print_next(f"mmedge inspect {output}", f"mmedge evaluate {output} {data}", f"mmedge serve {output}")
+    print_next(("inspect", output), ("evaluate", output, data), ("serve", output))

@@ -45,7 +45,7 @@ def av_digits(out: Path, seed: int, image_noise: float, audio_snr_db: float, as_
 
     with progress_bar() as progress:
         made = build(out, seed=seed, image_noise=image_noise, audio_snr_db=audio_snr_db, progress=progress)
-    _print_made(made, as_json, "mmedge train recipes/av-digits.yaml")
+    _print_made(made, as_json, "recipes/av-digits.yaml")
 
 
 @data.command(name="sort-of-clevr")
@@ -63,7 +63,7 @@ def sort_of_clevr(out: Path, seed: int, as_json: bool) -> None:
 
     with progress_bar() as progress:
         made = build(out, seed=seed, progress=progress)
-    _print_made(made, as_json, "mmedge train recipes/sort-of-clevr.yaml")
+    _print_made(made, as_json, "recipes/sort-of-clevr.yaml")
 
 
 @data.command()
@@ -84,10 +84,10 @@ def speakers(out: Path, seed: int, invented_voices: int, as_json: bool) -> None:
 
     with progress_bar() as progress:
         made = build(out, seed=seed, invented_voices=invented_voices, progress=progress)
-    _print_made(made, as_json, "mmedge train recipes/speakers.yaml")
+    _print_made(made, as_json, "recipes/speakers.yaml")
 
 
-def _print_made(made: MadeSet, as_json: bool, following: str) -> None:
+def _print_made(made: MadeSet, as_json: bool, recipe: str) -> None:
     if as_json:
         print_json({key: str(value) if isinstance(value, Path) else value for key, value in asdict(made).items()})
         return
@@ -95,4 +95,4 @@ def _print_made(made: MadeSet, as_json: bool, following: str) -> None:
         click.echo(notice)
     rows = ", ".join(f"{split} {count}" for split, count in made.rows.items())
     click.echo(f"{made.path}: {'already there' if made.reused else 'made'}; rows: {rows}")
-    print_next(following)
+    print_next(("train", recipe))

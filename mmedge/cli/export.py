@@ -114,5 +114,5 @@ def export(
     )
     if calibrated:
         print_calibrated(calibrated)
-    build = [f"mmedge build {output} --target {target}"] if target.startswith("tensorrt") else []
-    print_next(*build, f"mmedge inspect {output}", f"mmedge evaluate {output} DATA", f"mmedge serve {output}")
+    build = [("build", output, "--target", target)] if target.startswith("tensorrt") else []
+    print_next(*build, ("inspect", output), ("evaluate", output, "DATA"), ("serve", output))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,9 +63,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console(markup=False, emoji=False).print(table)
 
 
-def print_next(*commands: str) -> None:
-    """Print the commands one would type next."""
-    click.echo("\nNext:\n" + "\n".join(f"  {command}" for command in commands))
+def print_next(*commands: tuple[str | Path, ...]) -> None:
+    """Print the commands of mmedge that one would type next, each the words after that, as a shell takes them."""
+    click.echo("\nNext:\n" + "\n".join(f"  mmedge {shlex.join(map(str, command))}" for command in commands))
 
 
 def print_evaluation(scores: Evaluation, *, per_class: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,22 @@ def test_run_prints_what_a_session_finds(digits_bundle: Path, files: dict[str, P
     assert table.exit_code == 0
     assert table.stdout.startswith(session.run(audio=decode_audio(files["audio"])).label)
     assert f"mmedge serve {digits_bundle}" in table.stdout
+
+
+def test_what_to_do_next_can_be_typed_whatever_a_bundle_is_called(
+    digits_bundle: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "the kiosk's.mme"
+    bundle.symlink_to(digits_bundle)
+    shown = invoke("run", bundle, "--audio", files["audio"]).stdout
+    assert shlex.split(shown.splitlines()[-1]) == ["mmedge", "serve", str(bundle)]
+
+
+def test_a_folder_of_data_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    done = invoke("export", tmp_path, "-o", tmp_path / "made.mme")
+    assert done.exit_code == 2
+    assert f"{tmp_path} is no checkpoint: it has no config.json" in done.output
 
 
 def test_run_takes_a_text(bundles: Path) -> None:
