@@ -45,7 +45,7 @@ def new_model(config: MmedgeConfig) -> FusedModel:
             look_up(dict.fromkeys(config_keys(part["encoder"])), key, f"key of the config of {part['encoder']!r},")
         if part.get("pretrained"):
             sources[name] = source = _published(part["pretrained"], part["encoder"])
-            own = {key: value for key, value in source.config.to_diff_dict().items() if key not in _PROVENANCE}
+            own = {key: value for key, value in source.config.to_diff_dict().items() if key not in _NOT_TAKEN}
             modalities[name] = part | {"config": own | part.get("config", {})}
     config.modalities = modalities
     model = FusedModel(config)
@@ -103,8 +103,9 @@ def quiet_transformers() -> Iterator[None]:
             enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-# Of a published configuration: where it comes from, not what it is.
-_PROVENANCE = ("_name_or_path", "architectures", "dtype", "model_type", "transformers_version")
+# Of a published configuration: where it comes from, and that its own training masked parts of the samples, which
+# transformers assumes of a file that does not say; a recipe's `config` may still ask for it.
+_NOT_TAKEN = ("_name_or_path", "apply_spec_augment", "architectures", "dtype", "model_type", "transformers_version")
 
 # Weights that no encoder reads and that published files may lack: what stands in for the masked samples of wav2vec2's
 # own training, and how many batches a norm has seen.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from families import ENCODERS, TEXT, modality, random_batch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, ResNetConfig
+from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, ResNetConfig, Wav2Vec2Config
 
 from mmedge.export.graph import export_graph, to_bytes
 from mmedge.export.targets import find_target
@@ -131,6 +131,20 @@ def test_published_weights_are_loaded_kept_in_the_checkpoint_and_stay_as_they_ar
     loaded = load_checkpoint(tmp_path / "run")
     presence = torch.ones(2, 1, dtype=torch.bool)
     assert torch.equal(loaded(presence, text=ids).logits, model(presence, text=ids).logits)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_published_weights_hide_nothing_of_a_clip_in_training_unless_asked_to(tmp_path: Path, asked: bool) -> None:
+    chance = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "activation_dropout", "layerdrop")
+    config = ENCODERS["wav2vec2"][1]["config"] | dict.fromkeys(chance, 0.0)
+    AutoModel.from_config(Wav2Vec2Config(**config, apply_spec_augment=True)).save_pretrained(tmp_path)
+    parts = _part_with_weights(tmp_path, "wav2vec2")
+    if asked:
+        parts["audio"]["config"] = {"apply_spec_augment": True}
+    model = new_model(MmedgeConfig(modalities=parts, id2label={0: "no", 1: "yes"}))
+    encoder, clips = model.encoders["audio"], random_batch(parts, 2)["audio"]
+    in_training, heard = encoder.train()(clips).tokens, encoder.eval()(clips).tokens
+    assert torch.allclose(in_training, heard, atol=1e-6) != asked
 
 
 def _part_with_weights(folder: Path, name: str) -> dict[str, Any]:
