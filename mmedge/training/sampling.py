@@ -58,7 +58,7 @@ def balanced(samples: Sequence[Sample], labels: Sequence[str], seed: int) -> Row
 
 def by_label(samples: Sequence[Sample], seed: int, batch_size: int, samples_per_label: int) -> Row:
     """Batches of P labels with K = `samples_per_label` samples each (Hermans et al. 2017, "In defense of the triplet
-    loss", 2), P = batch_size / K. A label of fewer than K samples repeats them.
+    loss", 2), P = batch_size / K. The K are all different, but for a label of fewer, which repeats its own.
 
     Raises:
         DataError: fewer than P labels.
@@ -73,8 +73,9 @@ def by_image(
     samples_per_image: int,
     mirrors: Callable[[Mapping[str, Any]], bool],
 ) -> Row:
-    """Batches of P images with K = `samples_per_image` samples each, P = batch_size / K. An image of fewer than K
-    samples repeats them. `mirrors` says which columns allow a mirrored image; the K samples are all of one kind.
+    """Batches of P images with K = `samples_per_image` samples each, P = batch_size / K. The K are all different,
+    but for an image of fewer, which repeats its own. `mirrors` says which columns allow a mirrored image; the K samples
+    are all of one kind.
 
     Raises:
         DataError: fewer than P images, or a sample without one.
@@ -96,14 +97,18 @@ def _grouped(groups: Sequence[Sequence[int]], what: str, seed: int, batch_size: 
         )
     order = Shuffles(len(groups), seed, 0)
     within = [Shuffles(len(group), seed, 2, index) for index, group in enumerate(groups)]
-    batches = len(groups) // most  # in one shuffle of the groups; those left over wait for the next
+    # In one shuffle of the groups, and of each one's samples; those left over wait for the next.
+    batches = len(groups) // most
+    runs = [max(len(group) // size, 1) for group in groups]
 
     def row(draw: int) -> int:
         batch, position = divmod(draw, batch_size)
         shuffle, part = divmod(batch, batches)
         place, number = divmod(position, size)
         group = order[shuffle * len(groups) + part * most + place]
-        return groups[group][within[group][shuffle * size + number]]
+        members = groups[group]
+        again, run = divmod(shuffle, runs[group])
+        return members[within[group][again * len(members) + run * size + number]]
 
     return row
 

@@ -63,7 +63,7 @@ def test_groups_are_labels_with_as_many_samples_each() -> None:
         met.update(labels[::4])
         for start in range(0, 12, 4):
             available = min(4, sum(sample.label == labels[start] for sample in samples))
-            assert len(set(drawn[start : start + 4])) >= min(available, 2)
+            assert len(set(drawn[start : start + 4])) == available
     assert all(count == pytest.approx(30, abs=8) for count in met.values())
     assert {row(draw) for draw in range(70 * 12)} == set(range(len(samples)))
 
