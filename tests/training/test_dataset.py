@@ -70,6 +70,22 @@ def test_a_draw_depends_on_the_seed_and_its_number_alone(recipe: Recipe) -> None
     assert not all(same(one[draw], again[draw]) for draw in range(8))
 
 
+@pytest.mark.parametrize(
+    "augment",
+    [{"speed": [0.7, 0.7]}, {"shift": 0.05}, {"snr_db": [0, 0]}, {"mask_bands": 8}, {"mask_frames": 8}],
+    ids=lambda augment: next(iter(augment)),
+)
+def test_a_clip_is_drawn_with_the_change_that_is_asked_for(
+    recipe_values: dict[str, Any], augment: dict[str, Any]
+) -> None:
+    drawn = []
+    for changes in ({}, augment):
+        recipe_values["model"]["modalities"]["audio"]["augment"] = changes
+        source = stream(Recipe.model_validate(recipe_values))
+        drawn.append(np.stack([source[draw]["audio"] for draw in range(8)]))
+    assert not np.array_equal(*drawn)
+
+
 def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own(recipe: Recipe) -> None:
     plain = stream(recipe)
     labels = [[plain[draw]["label"] for draw in range(epoch * 24, epoch * 24 + 24)] for epoch in range(2)]

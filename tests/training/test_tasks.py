@@ -227,6 +227,17 @@ def test_token_ids_are_those_of_the_tokenizer_that_was_trained(values: dict[str,
         assert stream[draw]["text"].dtype == np.int32
 
 
+def test_a_text_is_drawn_without_the_words_that_are_left_out(values: dict[str, Any], tmp_path: Path) -> None:
+    words = []
+    for dropout in (0.0, 0.9):
+        values["model"]["modalities"]["text"]["augment"] = {"word_dropout": dropout}
+        _, stream, _ = prepared(values, tmp_path)
+        words.append(np.stack([stream[draw]["text"] for draw in range(24)]) != 0)
+    whole, left = (row.sum(axis=1) for row in words)
+    assert (left <= whole).all()
+    assert left.sum() < whole.sum() - 24
+
+
 def test_the_same_texts_train_the_same_tokenizer(tmp_path: Path) -> None:
     texts = ["What COLOUR is it?", "On which side is it?", "überall"] * 50
     for name in ("one", "two"):
