@@ -105,6 +105,19 @@ def test_the_region_loss_is_its_formula_and_finite_where_nothing_is_covered() ->
     torch.testing.assert_close(region_loss(nothing, nothing), torch.log(torch.tensor(2.0)))
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_the_regions_loss_counts_by_its_weight_where_the_image_is_there(weight: float) -> None:
+    fused = model(head="vqa", region_scale=2, region_weight=weight)
+    presence, tensors = torch.ones(3, 3, dtype=torch.bool), random_batch(MODALITIES, 3)
+    presence[1, list(MODALITIES).index("image")] = False
+    region, labels = torch.rand(3, 8, 8), torch.tensor([0, 2, 1])
+    answers = fused(presence, labels=labels, **tensors).loss
+    found = fused(presence, labels=labels, region=region, **tensors)
+    seen = [0, 2]
+    expected = answers + weight * region_loss(torch.logit(found.relevance[seen]), region[seen])
+    torch.testing.assert_close(found.loss, expected)
+
+
 def test_the_relevance_map_lies_over_the_image_row_by_row() -> None:
     fused = model(head="vqa", region_scale=2)
     assert fused.region_shape == (8, 8)

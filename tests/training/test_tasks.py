@@ -238,6 +238,15 @@ def test_a_text_is_drawn_without_the_words_that_are_left_out(values: dict[str, A
     assert left.sum() < whole.sum() - 24
 
 
+def test_a_run_learns_the_regions_of_the_masks_by_their_weight(values: dict[str, Any]) -> None:
+    values["training"] |= {"steps": 1, "precision": "fp32"}
+    losses = []
+    for weight in (0.0, 1.0):
+        values["model"]["region_weight"] = weight
+        losses += train(Recipe.model_validate(values)).losses
+    assert losses[1] > losses[0]
+
+
 def test_the_same_texts_train_the_same_tokenizer(tmp_path: Path) -> None:
     texts = ["What COLOUR is it?", "On which side is it?", "überall"] * 50
     for name in ("one", "two"):
