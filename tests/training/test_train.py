@@ -12,6 +12,7 @@ from mmedge.data.folder import read_split
 from mmedge.evaluation import evaluate
 from mmedge.models import load_checkpoint
 from mmedge.runtime.errors import CheckpointError, DataError, InvalidArgument, NotFinite
+from mmedge.training.build import build_model
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import Recipe
 from mmedge.training.train import train
@@ -78,6 +79,15 @@ def test_a_run_that_was_broken_off_resumes_to_the_same_losses_and_weights(recipe
     assert resumed.losses == whole.losses
     weights = [load_checkpoint(result.output).state_dict() for result in (whole, resumed)]
     assert same(*weights)
+
+
+def test_a_run_starts_with_the_weights_of_its_seed(recipe_values: dict[str, Any], tmp_path: Path) -> None:
+    recipe_values["training"]["steps"] = 1  # the first of a warm-up, in which no weight moves
+    recipe = Recipe.model_validate(recipe_values | {"seed": 3})
+    torch.manual_seed(3)
+    expected = dict(build_model(recipe, ("high", "low"), tmp_path).named_parameters())
+    found = load_checkpoint(train(recipe).output)
+    assert all(torch.equal(weights, expected[name]) for name, weights in found.named_parameters())
 
 
 def test_the_same_seed_trains_the_same_model_and_another_seed_another(recipe: Recipe, tmp_path: Path) -> None:

@@ -244,6 +244,31 @@ def test_label_smoothing_spreads_its_share_over_the_classes(
     assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
+def test_the_loss_of_a_run_over_every_subset_is_the_models_own(
+    recipe_values: dict[str, Any], values_without_chance: dict[str, Any], tmp_path: Path
+) -> None:
+    values = values_without_chance
+    values["model"]["modalities"]["image"] = recipe_values["model"]["modalities"]["image"]
+    values["training"] |= {"steps": 1, "every_subset": True}
+    recipe = Recipe.model_validate(values)
+    torch.manual_seed(recipe.seed)
+    model, source = build_model(recipe, ("high", "low"), tmp_path).train(), stream_of(recipe)
+    batch = collate([source[draw] for draw in range(8)], source.zeros)
+    expected = model(**batch, every_subset=True).loss.item()
+    assert train(recipe).losses == (pytest.approx(expected, rel=1e-4),)
+    assert expected != pytest.approx(model(**batch).loss.item(), rel=1e-2)
+
+
+def test_a_gradient_is_clipped_to_the_norm_that_is_asked_for(with_training: Make, tmp_path: Path) -> None:
+    # Far below AdamW's epsilon of 1e-8, which then leaves of each step 1e-4 of the learning rate at most.
+    recipe = with_training(steps=3, warmup_steps=0, learning_rate=0.01, weight_decay=0.0, gradient_clip=1e-12)
+    torch.manual_seed(recipe.seed)
+    before = dict(build_model(recipe, ("high", "low"), tmp_path).named_parameters())
+    after = load_checkpoint(train(recipe).output)
+    for name, weights in after.named_parameters():
+        torch.testing.assert_close(weights, before[name], rtol=1e-6, atol=3 * 0.01 * 1e-4)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_the_learning_rate_follows_its_schedule(with_training: Make, schedule: str) -> None:
     recipe = with_training(schedule=schedule, steps=12, warmup_steps=4, learning_rate=0.01)
