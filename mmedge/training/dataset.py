@@ -158,7 +158,7 @@ def _seen(mask: npt.NDArray[np.bool_], parameters: Mapping[str, Any]) -> npt.NDA
     left, top, across, down = covered_area(parameters, width, height)
     columns, rows = (np.arange(round(start), round(start + size)) for start, size in ((left, across), (top, down)))
     inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
-    return mask[np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))] & inside
+    return np.asarray(mask[np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))] & inside)
 
 
 class _Cache:
