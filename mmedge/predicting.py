@@ -17,8 +17,8 @@ from mmedge.runtime.manifest import read_manifest
 def bundle_predictor(bundle: Path) -> tuple[Predict, list[str], dict[str, Any]]:
     """The function, the modalities, and the options of `evaluate` that the manifest tells.
 
-    The function may be called from several threads: each gets a session of its own when it first calls. The options ask
-    for as many threads as there are processors.
+    The function may be called from several threads: the first call opens the model, and each thread gets a session of
+    its own on that one model. The options ask for as many threads as there are processors.
 
     Raises:
         BundleError: there is no such bundle.
@@ -29,11 +29,15 @@ def bundle_predictor(bundle: Path) -> tuple[Predict, list[str], dict[str, Any]]:
     if len(names) < len(manifest.inputs):
         inputs = ", ".join(f"{entry.name} ({entry.modality})" for entry in manifest.inputs)
         raise InvalidArgument(f"{manifest.name} has the inputs {inputs}; a row of data holds one of each modality")
-    own = threading.local()
+    own, opening = threading.local(), threading.Lock()
+    opened: list[Session] = []
 
     def predict(inputs: Mapping[str, Any]) -> Prediction:
         if not hasattr(own, "session"):
-            own.session = Session(bundle)
+            with opening:
+                if not opened:
+                    opened.append(Session(bundle))
+                own.session = opened[0].another()
         found: Prediction = own.session.run(**{names[modality]: value for modality, value in inputs.items()})
         return found
 

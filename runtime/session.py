@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -105,7 +106,8 @@ def _check_options(engine: str, of_onnxruntime: Mapping[str, Any], of_tensorrt: 
 class Session:
     """Runs a bundle: preprocess, engine, postprocess, all in libmmedge.
 
-    One thread at a time; give each thread a session of its own. Calls release the GIL while C works.
+    One thread at a time; give each thread a session of its own: `another` of the same model. Calls release the GIL
+    while C works.
 
     Args:
         bundle: the bundle's directory.
@@ -194,19 +196,17 @@ class Session:
             keep_denormals=not flush_denormals,
             **strings,
         )
-        model, session = ffi.new("mme_model **"), ffi.new("mme_session **")
+        model = ffi.new("mme_model **")
         check(lib.mme_model_open(path_bytes(bundle), options, model))
         self._model = ffi.gc(model[0], lib.mme_model_close)
         if top_k is not None and top_k < 1:
             raise InvalidArgument(f"top_k is {top_k}; expected at least 1, or None for all classes")
-        session_options = struct(
+        self._options = struct(
             "mme_session_options",
             top_k=top_k or 0,
             stream=ffi.cast("void *", stream or 0),
             profile_layers=profile_layers,
         )
-        check(lib.mme_session_create(self._model, session_options, session))
-        self._session = ffi.gc(session[0], lib.mme_session_destroy)
         info = struct("mme_model_info")
         check(lib.mme_model_get_info(self._model, info))
         self.engine = text(info.engine)
@@ -217,6 +217,27 @@ class Session:
         """Of the graph: embeddings of two models cannot be compared."""
         self._device = device
         self._inputs = {entry.name: (entry.name.encode(), entry) for entry in self.manifest.inputs}
+        self._create()
+
+    def another(self) -> Session:
+        """One more session of this one's model, made with the same options, for another thread; it may be asked for
+        while this one runs.
+
+        The two share the model: its weights, its threads inside a run, and the CUDA stream if one was given. Each has
+        its own inputs, pushed audio, buffers and results. The model lives until the last of its sessions is gone,
+        whichever that is.
+
+        Raises:
+            EngineError: the engine could not bind its inputs and outputs.
+        """
+        made = copy(self)
+        made._create()
+        return made
+
+    def _create(self) -> None:
+        session = ffi.new("mme_session **")
+        check(lib.mme_session_create(self._model, self._options, session))
+        self._session = ffi.gc(session[0], lib.mme_session_destroy)
         self._pushed: set[str] = set()
         self._lent: dict[str, LentTensor | Image] = {}
         # Filled anew by every run.
