@@ -91,11 +91,11 @@ class Prediction(Protocol):
 
 @dataclass(frozen=True)
 class Predicted:
-    """A `Prediction` made by hand; `mmedge.runtime.Result` is another."""
+    """A `Prediction` and no more; `mmedge.runtime.Result` is another."""
 
     label: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    labels: tuple[str, ...] | None = None
+    labels: Sequence[str] | None = None
     embedding: npt.NDArray[np.float32] | None = None
     region: Region | None = None
 
@@ -123,7 +123,7 @@ class Outcome:
     """
 
     sample: Sample
-    prediction: Prediction
+    prediction: Predicted
     region: tuple[float, float | None] | None = None
 
 
@@ -241,9 +241,11 @@ def evaluate(
         found = {}
         for subset in subsets:
             if inputs.keys() >= set(subset):
-                prediction = predict({modality: inputs[modality] for modality in subset})
-                region = _region(prediction.region, mask) if mask is not None and "image" in subset else None
-                found[subset] = Outcome(sample, prediction, region)
+                made = predict({modality: inputs[modality] for modality in subset})
+                region = _region(made.region, mask) if mask is not None and "image" in subset else None
+                # A `Result` would hold the raw outputs and the times of every row.
+                kept = Predicted(made.label, made.scores, made.labels, made.embedding, made.region)
+                found[subset] = Outcome(sample, kept, region)
         return found
 
     outcomes: dict[tuple[str, ...], list[Outcome]] = {}

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,31 @@ def test_several_threads_score_as_one_does(scenes: list[Sample]) -> None:
     assert told == list(range(1, len(scenes) + 1))
     for first, second in zip(one.subsets, three.subsets, strict=True):
         assert [entry.sample.line for entry in first.outcomes] == [entry.sample.line for entry in second.outcomes]
+
+
+@dataclass(frozen=True)
+class WithOutputs(Predicted):
+    outputs: Any = None
+
+
+def test_outcomes_keep_what_is_read_of_a_prediction_and_no_raw_outputs(scenes: list[Sample]) -> None:
+    seen = []
+
+    def predict(inputs: Mapping[str, Any]) -> Predicted:
+        outputs = np.zeros(1000)
+        seen.append(weakref.ref(outputs))
+        return WithOutputs(**vars(answer(inputs)), outputs=outputs)
+
+    scores = evaluate(predict, scenes, MODALITIES, SIDES, task="vqa")
+    assert len(seen) == len(scenes) * len(scores.subsets)
+    assert all(outputs() is None for outputs in seen)
+    for outcome in scores[("image",)].outcomes:
+        kept, told = outcome.prediction, answer({"image": outcome.sample.load()["image"]})
+        assert (kept.label, kept.scores, kept.labels) == (told.label, told.scores, told.labels)
+        np.testing.assert_array_equal(kept.embedding, told.embedding)
+        assert kept.region is not None
+        assert told.region is not None
+        np.testing.assert_array_equal(kept.region.map, told.region.map)
 
 
 @pytest.fixture(scope="module")
