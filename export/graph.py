@@ -21,6 +21,7 @@ from mmedge.export.targets import Target, check_versions
 
 OPSET = 18  # the oldest that PyTorch's exporter writes without conversion
 NEWEST_IR = 10  # the newest that TensorRT 10 and ONNX Runtime 1.18 read
+_MOST_BYTES = 2**31  # of a protobuf message
 _ROOT = "module."  # of the names of the module's parameters in the graph
 
 
@@ -48,9 +49,11 @@ def export_graph(
         same weights give the same bytes from `to_bytes`.
 
     Raises:
-        ExportError: the exporter cannot translate the module (the message names the node), the graph would
-            not compute what the module does, or it is newer than the target reads.
+        ExportError: the module has more weights than an ONNX file holds, the exporter cannot translate it (the
+            message names the node), the graph would not compute what the module does, or it is newer than the
+            target reads.
     """
+    _check_size(module)
     # The exporter takes a batch of one for a constant.
     inputs = {name: torch.cat([tensor, tensor]) for name, tensor in example_inputs.items()}
     program = _export(_ByPosition(module, tuple(inputs), tuple(output_names)).eval(), inputs)
@@ -94,6 +97,15 @@ class _ByPosition(nn.Module):
         if isinstance(outputs, Mapping):
             return tuple(outputs[name] for name in self.output_names)
         return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _check_size(module: nn.Module) -> None:
+    size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    if size >= _MOST_BYTES:
+        raise ExportError(
+            f"the module's weights are {size / 1e9:.2f} GB, and an ONNX file with its weights inside holds 2 GB"
+            f" ({_MOST_BYTES} bytes); take a smaller encoder"
+        )
 
 
 def _export(module: nn.Module, inputs: Mapping[str, Tensor]) -> Any:

@@ -218,6 +218,21 @@ def test_a_module_that_cannot_be_exported_is_refused_with_the_reason(module: nn.
         export_graph(module, {"x": torch.rand(1, 4)}, target=ORT, output_names=["y"])
 
 
+def test_more_weights_than_an_onnx_file_holds_are_refused_before_the_export_begins() -> None:
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(20_000, 15_000, bias=False, device="meta")  # 1.2 GB, of which none is allocated
+            self.again = self.layer
+            self.register_buffer("table", torch.empty(15_000, 20_000, device="meta"), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("the export has begun")
+
+    with pytest.raises(ExportError, match=r"weights are 2\.40 GB, .* holds 2 GB .*smaller encoder"):
+        export_graph(Large(), {"x": torch.rand(1, 20_000)}, target=ORT, output_names=["y"])
+
+
 def test_an_output_may_have_a_name_that_the_graph_uses_inside() -> None:
     class Model(torch.nn.Module):
         def __init__(self) -> None:
