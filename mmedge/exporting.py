@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import transformers
 
-from mmedge.data.folder import read_split, spread
-from mmedge.evaluation import evaluate
+from mmedge.data.folder import Sample, read_split, spread
+from mmedge.evaluation import evaluate, modality_subsets
 from mmedge.export.bundle import ExportedBundle, Task, assemble, export_bundle
 from mmedge.export.targets import Target, find_target
 from mmedge.export.writing import write_bundle
@@ -81,8 +81,12 @@ def export_checkpoint(
 ) -> ExportedBundle:
     """Export the model in `checkpoint` to the bundle `destination`.
 
-    The parity gate compares `parity_samples` samples spread over the split of `data`; the bundle's accuracy on the
-    whole split is kept as evidence. Raises as `export_bundle`, `load_checkpoint` and `read_split` do.
+    The parity gate compares `parity_samples` samples spread over the split of `data`, and one more for each subset of
+    the modalities that none of them has; the bundle's accuracy on the whole split is kept as evidence.
+
+    Raises:
+        InvalidArgument: no sample is asked for, or no row of the split has some subset of the modalities.
+        MmedgeError: as `export_bundle`, `load_checkpoint` and `read_split`.
     """
     if parity_samples < 1:
         raise InvalidArgument(f"found {parity_samples} samples for the parity gate; expected at least 1")
@@ -92,7 +96,7 @@ def export_checkpoint(
     labels = model.config.labels
     # An embedding knows no classes: it is asked about others than those it was trained on.
     samples = read_split(data, split, modalities, None if model.config.head == "embedding" else labels)
-    chosen = spread(samples, parity_samples)
+    chosen = _parity_rows(samples, parity_samples, modalities, data / split)
 
     def score(bundle: Path) -> dict[str, Any]:
         predict, _, options = bundle_predictor(bundle)
@@ -120,6 +124,20 @@ def export_checkpoint(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _parity_rows(samples: Sequence[Sample], count: int, modalities: Sequence[str], split: Path) -> list[Sample]:
+    chosen = spread(samples, count)
+    for subset in modality_subsets(modalities):
+        row = next((sample for sample in (*chosen, *samples) if set(subset) <= set(sample.modalities)), None)
+        if row is None:
+            raise InvalidArgument(
+                f"no row of {split} has {' + '.join(subset)}: the parity gate needs one for every subset of the "
+                "modalities; take another split or other data"
+            )
+        if row not in chosen:
+            chosen.append(row)
+    return chosen
 
 
 def write_draft(checkpoint: Path, folder: Path) -> None:

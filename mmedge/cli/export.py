@@ -22,7 +22,12 @@ from mmedge.cli.ui import json_option, megabytes, print_json, print_next, print_
     help="Data for the parity gate; what it was trained on by default.",
 )
 @click.option("--split", default="validation", show_default=True, help="The split of the data to use.")
-@click.option("--parity-samples", default=100, show_default=True, help="Samples to compare, spread over the split.")
+@click.option(
+    "--parity-samples",
+    default=100,
+    show_default=True,
+    help="Samples to compare, spread over the split, and one more for each subset of the modalities that they lack.",
+)
 @click.option("--tolerance", default=1e-4, show_default=True, help="Largest absolute difference of any output.")
 @calibration_options(["fp32", "auto", "int8", "fp16"], "fp32")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
