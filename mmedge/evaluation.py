@@ -272,6 +272,8 @@ def read_pairs(path: Path | str, samples: Sequence[Sample]) -> list[tuple[int, i
         lines = Path(path).read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; expected one JSON object per line") from error
+    if not lines:
+        raise DataError(f"{path} is empty; expected one JSON object per line")
     pairs = []
     for number, line in enumerate(lines, start=1):
         try:

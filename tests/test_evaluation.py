@@ -236,6 +236,9 @@ def test_bad_pairs_are_named_by_line(line: str, message: str, scenes: list[Sampl
         read_pairs(file, scenes)
     with pytest.raises(DataError, match="cannot read"):
         read_pairs(tmp_path / "none.jsonl", scenes)
+    file.write_text("")
+    with pytest.raises(DataError, match="is empty; expected"):
+        read_pairs(file, scenes)
 
 
 def test_predictions_without_what_the_task_needs_are_refused(scenes: list[Sample]) -> None:
