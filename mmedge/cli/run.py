@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +93,11 @@ def _inputs(session: Session, image_file: str | None, audio_file: str | None, te
 
 def _search(session: Session, result: Result, file: Path, enroll: str | None) -> list[Match]:
     """The nearest names in the gallery as it was; then the embedding is added to it, if asked for."""
+    from mmedge.locking import locked
     from mmedge.runtime import Gallery
 
-    with _locked(file.parent) if enroll is not None else nullcontext():
+    # Not the file itself, which every change replaces.
+    with locked(file.parent) if enroll is not None else nullcontext():
         gallery = Gallery.for_session(session) if enroll is not None and not file.exists() else Gallery.load(file)
         gallery.check_session(session)
         matches = gallery.search(result.embedding, _SHOWN)
@@ -106,17 +105,6 @@ def _search(session: Session, result: Result, file: Path, enroll: str | None) ->
             gallery.enroll(enroll, result.embedding)
             gallery.save(file)
     return matches
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Alone among those who lock this folder: the file itself is replaced by every change."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _print(result: Result, given: str) -> None:

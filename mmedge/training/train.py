@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from mmedge.calibration.table import CALIBRATION_FILE
 from mmedge.data.folder import Sample
 from mmedge.evaluation import Evaluation, evaluate
+from mmedge.locking import locked
 from mmedge.models import FusedModel
 from mmedge.models.checkpoint import quiet_transformers
 from mmedge.runtime.errors import CheckpointError, InvalidArgument, RecipeError
@@ -77,21 +78,35 @@ def train(
         DataError: the data cannot be used. CheckpointError: nothing to resume, or a run of another recipe.
         RecipeError: the model, its precision or its batches cannot be had. TrainingError: a loss or gradient
             that is no finite number. InvalidArgument: the output is the checkpoint of `qat`, a bundle or
-            a folder of data, or has a folder "checkpoints" or "tensorboard" of something else. CalibrationError: a
-            tensor has no range.
+            a folder of data, or has a folder "checkpoints" or "tensorboard" of something else, or another run trains
+            in it. CalibrationError: a tensor has no range.
     """
     recipe = recipe.model_copy(update={"tune": {}})
     output = Path(recipe.output if output is None else output)
     if qat is not None and output.resolve() == qat.checkpoint.resolve():
         raise InvalidArgument(f"the output {output} is the checkpoint to start from; choose another")
     processes = PartialState(cpu=not torch.cuda.is_available())
-    report = progress if progress and processes.is_main_process else (lambda stage, done, total: None)
-    samples, held_out, labels = read_data(recipe)
+    data = read_data(recipe)
     if recipe.training.evaluate_every is not None:
-        check_choice(recipe, held_out)
+        check_choice(recipe, data[1])
+    args = _arguments(recipe, output / "checkpoints")
+    report = progress if progress and processes.is_main_process else (lambda stage, done, total: None)
+    with _alone(output, resume):
+        return _train(recipe, data, args, output, resume, report, scored, qat)
 
-    checkpoints = output / "checkpoints"
-    args = _arguments(recipe, checkpoints)
+
+def _train(
+    recipe: Recipe,
+    data: tuple[list[Sample], list[Sample], tuple[str, ...]],
+    args: TrainingArguments,
+    output: Path,
+    resume: bool,
+    report: Progress,
+    scored: Callable[[int, Evaluation], None] | None,
+    qat: QuantizationAware | None,
+) -> TrainResult:
+    processes, checkpoints = PartialState(), output / "checkpoints"
+    samples, held_out, labels = data
     described = recipe.model_dump(mode="json") | ({} if qat is None else {"qat": str(qat.checkpoint)})
     last = _resume_from(checkpoints, described) if resume else None
     if last is None and processes.is_main_process:
@@ -281,6 +296,17 @@ def _arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     )
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs are torchrun's matter; the Trainer would split the batch in threads
     return args
+
+
+def _alone(output: Path, resume: bool) -> AbstractContextManager[None]:
+    """Of several processes the first holds the folder for all of them."""
+    if not PartialState().is_main_process:
+        return nullcontext()
+    if not resume:
+        output.mkdir(parents=True, exist_ok=True)
+    elif not output.is_dir():  # which is said where there is nothing to resume
+        return nullcontext()
+    return locked(output, f"another run trains in {output}; wait for its end, or choose another output")
 
 
 def _check_own(output: Path, checkpoints: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,35 @@ def test_resuming_refuses_another_recipe_and_names_what_changed(recipe: Recipe, 
     values["training"]["learning_rate"] = 0.5
     with pytest.raises(CheckpointError, match=r"another recipe: training\.learning_rate changed"):
         train(Recipe.model_validate(values), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("start", "resume"),
+    [([], []), (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], ["--resume"])],
+)
+def test_a_folder_that_a_run_trains_in_is_refused_and_the_run_goes_on(
+    recipe_values: dict[str, Any],
+    write_recipe: Callable[[Any], Path],
+    tmp_path: Path,
+    start: list[str],
+    resume: list[str],
+) -> None:
+    recipe_values["training"]["evaluate_every"] = 4
+    recipe = Recipe.model_validate(recipe_values)
+    alone = train(recipe, tmp_path / "alone")
+    second: list[subprocess.CompletedProcess[str]] = []
+
+    def start_another(stage: str, done: int, total: int) -> None:
+        if stage == "train" and done == 6:
+            command = [sys.executable, *start, "-m", "mmedge", "train", str(write_recipe(recipe_values)), *resume]
+            second.append(subprocess.run(command, capture_output=True, text=True, timeout=100))
+
+    result = train(recipe, progress=start_another)
+    assert second[0].returncode != 0
+    refusal = f"mmedge: another run trains in {recipe.output}; wait for its end, or choose another output"
+    assert refusal in second[0].stderr.splitlines()
+    assert result.losses == alone.losses
+    assert same(*(load_checkpoint(run.output).state_dict() for run in (result, alone)))
 
 
 def test_resuming_without_a_checkpoint_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
