@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from mmedge.evaluation import Evaluation, MainMetric
+from mmedge.locking import locked
 from mmedge.runtime.errors import CheckpointError, DataError, NotFinite, RecipeError, TrainingError
 from mmedge.training.build import read_data
 from mmedge.training.callbacks import Progress
@@ -71,7 +72,8 @@ def tune(
 
     Raises:
         RecipeError: nothing to search. CheckpointError: the study cannot be opened or is of another recipe. DataError:
-            the data cannot be used, or no row of the validation split has all modalities.
+            the data cannot be used, or no row of the validation split has all modalities. InvalidArgument: another
+            search runs in the folder.
     """
     if not recipe.tune:
         raise RecipeError(
@@ -81,18 +83,20 @@ def tune(
     check_choice(recipe, held_out)
     folder = recipe.output / "tune"
     storage = folder / STUDY_FILE if storage is None else storage
-    storage.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    study = _open(storage, recipe)
-    search = _Search(study, recipe, folder, progress)
-    interrupted = False
-    try:
-        study.optimize(search, n_trials=trials, timeout=timeout, catch=_FAILURES)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        _end_unfinished(study)
-    return _result(study, recipe, folder, interrupted)
+    taken = f"another search runs in {folder}; wait for its end, or give the recipe another output"
+    with locked(folder, taken):
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        study = _open(storage, recipe)
+        search = _Search(study, recipe, folder, progress)
+        interrupted = False
+        try:
+            study.optimize(search, n_trials=trials, timeout=timeout, catch=_FAILURES)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            _end_unfinished(study)
+        return _result(study, recipe, folder, interrupted)
 
 
 def database(storage: Path) -> str:
@@ -115,7 +119,6 @@ def _open(storage: Path, recipe: Recipe) -> optuna.Study:
             f"the study in {storage} cannot be opened: {error.orig}; expected a file that can be written, a new one or "
             "one of an earlier search: give another --storage"
         ) from error
-    _end_unfinished(study)
     # A search that goes on draws new values.
     study.sampler = optuna.samplers.TPESampler(seed=(recipe.seed + len(study.trials)) % 2**32)
     described = recipe.model_dump(mode="json")
@@ -127,6 +130,8 @@ def _open(storage: Path, recipe: Recipe) -> optuna.Study:
             f"the study in {storage} is of another recipe: {', '.join(changes)} changed; give another --storage, or "
             "put the old values back"
         )
+    # Not before: a study of another recipe may be that of a search that runs.
+    _end_unfinished(study)
     return study
 
 

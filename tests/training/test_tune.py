@@ -190,6 +190,40 @@ def test_an_interrupt_keeps_the_finished_trials(values: dict[str, Any], write_re
     assert len(tune(Recipe.model_validate(values), trials=1).trials) == len(found["trials"]) + 1
 
 
+def test_a_second_search_in_one_folder_is_refused_and_the_first_goes_on(
+    values: dict[str, Any], write_recipe: Write, tmp_path: Path
+) -> None:
+    folder = Path(values["output"]) / "tune"
+    second: list[Any] = []
+
+    def search_again(stage: str, done: int, total: int) -> None:
+        if stage == "trial 1, train" and not second:
+            for storage in ([], ["--storage", str(tmp_path / "other.db")]):
+                second.append(CliRunner().invoke(cli, ["tune", str(write_recipe(values)), "--trials", "1", *storage]))
+
+    result = tune(Recipe.model_validate(values), trials=2, progress=search_again)
+    refusal = f"mmedge: another search runs in {folder}; wait for its end, or give the recipe another output"
+    assert [(done.exit_code, done.stderr.strip()) for done in second] == [(2, refusal), (2, refusal)]
+    assert [trial.state for trial in result.trials] == ["complete", "complete"]
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_a_search_that_is_refused_its_study_ends_no_trial_of_it(values: dict[str, Any], tmp_path: Path) -> None:
+    storage = tmp_path / "studies" / "study.db"
+    refused: list[CheckpointError] = []
+
+    def search_for_another_recipe(stage: str, done: int, total: int) -> None:
+        if stage == "trial 0, train" and not refused:
+            other = Recipe.model_validate(values | {"output": str(tmp_path / "other" / "run")})
+            with pytest.raises(CheckpointError, match="another recipe: output changed") as caught:
+                tune(other, trials=1, storage=storage)
+            refused.append(caught.value)
+
+    result = tune(Recipe.model_validate(values), trials=2, storage=storage, progress=search_for_another_recipe)
+    assert len(refused) == 1
+    assert [trial.state for trial in result.trials] == ["complete", "complete"]
+
+
 def _begun(storage: Path) -> int:
     try:
         with closing(sqlite3.connect(f"file:{storage}?mode=ro", uri=True)) as connection:
