@@ -34,7 +34,7 @@ from mmedge.training.dataset import TrainingStream, collate
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import RECIPE_FILE, Recipe
 from mmedge.training.tokenizer import TOKENIZER_FILE
-from mmedge.training.trainer import FusedTrainer, check_choice, last_checkpoint
+from mmedge.training.trainer import FusedTrainer, check_choice, last_checkpoint, writing
 
 if TYPE_CHECKING:
     from mmedge.training.qat import QuantizationAware
@@ -75,7 +75,8 @@ def train(
     Every process of a `torchrun` calls this alike: the first alone writes and calls back, all get the result.
 
     Raises:
-        DataError: the data cannot be used. CheckpointError: nothing to resume, or a run of another recipe.
+        DataError: the data cannot be used. CheckpointError: nothing to resume, a run of another recipe, or no room for
+            a checkpoint.
         RecipeError: the model, its precision or its batches cannot be had. TrainingError: a loss or gradient
             that is no finite number. InvalidArgument: the output is the checkpoint of `qat`, a bundle or
             a folder of data, or has a folder "checkpoints" or "tensorboard" of something else, or another run trains
@@ -191,7 +192,7 @@ def _evaluate(
 
 
 def _save(model: FusedModel, output: Path, recipe: Recipe, checkpoints: Path) -> None:
-    with quiet_transformers():
+    with quiet_transformers(), writing(output, checkpoints):
         model.save_pretrained(output)
     if (checkpoints / TOKENIZER_FILE).exists():
         shutil.copyfile(checkpoints / TOKENIZER_FILE, output / TOKENIZER_FILE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from mmedge.data.folder import METADATA, Sample
@@ -26,6 +29,9 @@ from mmedge.training.dataset import TrainingStream
 from mmedge.training.recipe import Recipe
 
 _MOST_ROWS_SHOWN = 100
+
+# What torch.save says, in a class that it has for everything.
+_FAILED_WRITE = re.compile("inline_container|PytorchStreamWriter|iostream error")
 
 Score = tuple[float, dict[str, float]]
 """A figure, the larger the better, and what the log says."""
@@ -111,7 +117,15 @@ class FusedTrainer(Trainer):
         if not all_finite(cast(nn.Module, self.model)):
             # The step that made them so is counted already.
             raise self._stopped("left weights that are no finite numbers", self.state.global_step - 1)
-        super()._save_checkpoint(model, trial)
+        checkpoints = Path(cast(str, self.args.output_dir))
+        folder = checkpoints / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with writing(folder, checkpoints):
+            try:
+                super()._save_checkpoint(model, trial)
+            except Exception:
+                if self.args.should_save:  # a part of its state would make it look whole
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
@@ -159,6 +173,23 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`; its state is written last."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+@contextmanager
+def writing(folder: Path, checkpoints: Path) -> Iterator[None]:
+    """Raise a CheckpointError where what is written meanwhile, a checkpoint in `folder`, cannot be, as on a full disk;
+    a run with a whole one in `checkpoints` can go on.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _FAILED_WRITE.search(str(error)):
+            raise
+        go_on = "go on with --resume" if last_checkpoint(checkpoints) else "start the run again"
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"the checkpoint in {folder} cannot be written: {reason}; make room and {go_on}"
+        ) from error
 
 
 def check_choice(recipe: Recipe, held_out: Sequence[Sample]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,6 +143,60 @@ def test_a_folder_that_a_run_trains_in_is_refused_and_the_run_goes_on(
 def test_resuming_without_a_checkpoint_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         train(recipe, tmp_path / "nothing", resume=True)
+
+
+@pytest.mark.parametrize(("largest", "reason"), [(20_000, "os error 27"), (50_000, "inline_container")])
+def test_a_checkpoint_that_the_disk_has_no_room_for_ends_the_run_in_one_line_and_the_run_resumes(
+    recipe: Recipe,
+    recipe_values: dict[str, Any],
+    write_recipe: Callable[[Any], Path],
+    tmp_path: Path,
+    largest: int,
+    reason: str,
+) -> None:
+    whole = train(recipe, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(recipe, progress=interrupt)
+    done = subprocess.run(
+        [sys.executable, "-m", "mmedge", "train", str(write_recipe(recipe_values)), "--resume"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        # The weights are larger than the first, the optimiser's state than the second.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest)),
+    )
+    assert done.returncode == 2
+    _, said = done.stderr.splitlines()  # below the bar
+    folder = recipe.output / "checkpoints" / "checkpoint-12"
+    pattern = rf"mmedge: the checkpoint in {folder} cannot be written: .*{reason}.*; make room and go on with --resume"
+    assert re.fullmatch(pattern, said)
+    assert train(recipe, resume=True).losses == whole.losses
+
+
+@pytest.mark.parametrize(
+    ("step", "where", "go_on"),
+    [
+        (3, "checkpoints/checkpoint-4/trainer_state.json", "start the run again"),
+        (7, "checkpoints/checkpoint-8/trainer_state.json", "go on with --resume"),
+        (11, "model.safetensors", "go on with --resume"),
+    ],
+)
+def test_a_file_that_cannot_be_written_names_its_checkpoint_and_what_to_do(
+    recipe: Recipe, tmp_path: Path, step: int, where: str, go_on: str
+) -> None:
+    whole, blocked = train(recipe, tmp_path / "whole"), recipe.output / where
+
+    def block(stage: str, done: int, total: int) -> None:
+        if stage == "train" and done == step:
+            blocked.mkdir(parents=True)
+
+    with pytest.raises(CheckpointError) as caught:
+        train(recipe, progress=block)
+    pattern = rf"the checkpoint in {blocked.parent} cannot be written: .*[Ii]s a directory.*; make room and {go_on}"
+    assert re.fullmatch(pattern, str(caught.value))
+    if blocked.exists():
+        blocked.rmdir()
+    assert train(recipe, resume="--resume" in go_on).losses == whole.losses
 
 
 @pytest.mark.parametrize("name", ["checkpoints/precious.pt", "tensorboard/notes.txt"])
