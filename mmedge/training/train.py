@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from mmedge.calibration.table import CALIBRATION_FILE
 from mmedge.data.folder import Sample
@@ -38,6 +39,8 @@ from mmedge.training.trainer import FusedTrainer, check_choice, last_checkpoint,
 
 if TYPE_CHECKING:
     from mmedge.training.qat import QuantizationAware
+
+METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def _train(
             "evaluations": _evaluations(trainer.state.log_history),
             "losses": losses,
         }
-        (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        (output / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         if qat is not None:
             qat.finish(output, checkpoints)
         shutil.rmtree(checkpoints)
@@ -333,6 +336,12 @@ def _start_over(checkpoints: Path, described: dict[str, Any]) -> None:
 
 def _resume_from(checkpoints: Path, described: dict[str, Any]) -> Path:
     last = last_checkpoint(checkpoints)
+    output = checkpoints.parent
+    if not checkpoints.exists() and (output / METRICS_FILE).is_file() and (output / SAFE_WEIGHTS_NAME).is_file():
+        raise CheckpointError(
+            f"the run in {output} is finished, and nothing is left to resume; export its model, or train another "
+            "in its place without resume"
+        )
     if last is None:
         raise CheckpointError(f"{checkpoints} holds no checkpoint to resume from; start the run without resume")
     began = json.loads((checkpoints / RECIPE_FILE).read_text(encoding="utf-8"))

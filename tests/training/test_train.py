@@ -143,6 +143,22 @@ def test_a_folder_that_a_run_trains_in_is_refused_and_the_run_goes_on(
 def test_resuming_without_a_checkpoint_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         train(recipe, tmp_path / "nothing", resume=True)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_finished_run_is_not_resumed_but_said_to_be_finished(recipe: Recipe) -> None:
+    train(recipe)
+    with pytest.raises(CheckpointError, match="is finished, and nothing is left to resume"):
+        train(recipe, resume=True)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise Interrupted
+
+    # Begun anew, it is not.
+    with pytest.raises(Interrupted):
+        train(recipe, progress=stop)
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+        train(recipe, resume=True)
 
 
 @pytest.mark.parametrize(("largest", "reason"), [(20_000, "os error 27"), (50_000, "inline_container")])
