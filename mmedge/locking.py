@@ -10,24 +10,34 @@ from pathlib import Path
 
 from mmedge.runtime.errors import InvalidArgument
 
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+# The workers that load data outlive a process that is killed, by seconds.
+os.register_at_fork(after_in_child=_let_go)
+
 
 @contextmanager
 def locked(folder: Path, refusal: str | None = None) -> Iterator[None]:
     """Alone among those who lock this folder, which must be there: waits for its turn or, given a `refusal`, not.
+    Processes that are forked meanwhile hold nothing.
 
     Raises:
         InvalidArgument: the refusal; another holds the folder.
     """
     descriptor = os.open(folder, os.O_RDONLY)
+    _held.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if refusal is None else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InvalidArgument(refusal) from None
-        try:
-            yield
-        finally:
-            # Closing alone would leave it to a loader's worker that has inherited the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        yield
     finally:
+        _held.remove(descriptor)
         os.close(descriptor)

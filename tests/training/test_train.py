@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mmedge.training.build import build_model
 from mmedge.training.inference import predictor
 from mmedge.training.recipe import Recipe
 from mmedge.training.train import train
+from mmedge.training.trainer import last_checkpoint
 
 
 @pytest.mark.parametrize("every_subset", [False, True])
@@ -138,6 +140,28 @@ def test_a_folder_that_a_run_trains_in_is_refused_and_the_run_goes_on(
     assert refusal in second[0].stderr.splitlines()
     assert result.losses == alone.losses
     assert same(*(load_checkpoint(run.output).state_dict() for run in (result, alone)))
+
+
+def test_a_run_that_was_killed_resumes_at_once(
+    recipe_values: dict[str, Any], write_recipe: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    recipe_values["training"]["steps"] = 10_000
+    recipe = Recipe.model_validate(recipe_values)
+    with subprocess.Popen([sys.executable, "-m", "mmedge", "train", str(write_recipe(recipe_values))]) as process:
+        try:
+            deadline = time.monotonic() + 100
+            while last_checkpoint(recipe.output / "checkpoints") is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            process.kill()
+
+    def stop(stage: str, done: int, total: int) -> None:
+        assert done > 4
+        raise Interrupted
+
+    # The workers that loaded its data are still there.
+    with pytest.raises(Interrupted):
+        train(recipe, progress=stop, resume=True)
 
 
 def test_resuming_without_a_checkpoint_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
