@@ -39,5 +39,6 @@ def locked(folder: Path, refusal: str | None = None) -> Iterator[None]:
             raise InvalidArgument(refusal) from None
         yield
     finally:
-        _held.remove(descriptor)
-        os.close(descriptor)
+        if descriptor in _held:  # not in a child
+            _held.remove(descriptor)
+            os.close(descriptor)
