@@ -84,8 +84,10 @@ class NewFile {
     std::error_code error;
     if (const fs::path target = fs::canonical(path, error); !error) path_ = target;  // behind links
     static std::atomic<unsigned> number{0};
-    scratch_ = concat(path_.string(), ".", getpid(), ".", number.fetch_add(1), ".tmp");
-    file_ = open(scratch_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    do {  // a process of this number may have left one, as every first one of a container has the same
+      scratch_ = concat(path_.string(), ".", getpid(), ".", number.fetch_add(1), ".tmp");
+      file_ = open(scratch_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    } while (file_ < 0 && errno == EEXIST);
     if (file_ < 0) refuse();
   }
   NewFile(const NewFile&) = delete;
@@ -136,11 +138,12 @@ class NewFile {
 Bytes read(const fs::path& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) fail(MME_BAD_INPUT, "no such file; expected one that was saved");
-  std::ifstream stream(path, std::ios::binary);
-  const uintmax_t size = fs::file_size(path, error);
+  std::ifstream stream(path, std::ios::binary | std::ios::ate);
+  if (!stream) fail(MME_BAD_INPUT, "it cannot be read");
+  const auto size = static_cast<uint64_t>(stream.tellg());  // of what is open: another may take its name meanwhile
+  stream.seekg(0);
   Header header{};
-  if (error || size < sizeof header + kDigestBytes)
-    fail(MME_BAD_INPUT, "it has ", size, " bytes, too few for a gallery");
+  if (size < sizeof header + kDigestBytes) fail(MME_BAD_INPUT, "it has ", size, " bytes, too few for a gallery");
   stream.read(reinterpret_cast<char*>(&header), sizeof header);
   if (!stream || header.magic != kMagic) fail(MME_BAD_INPUT, "it is not a gallery");
   if (header.version == 0 || header.version > kVersion) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include <limits>
 #include <map>
 #include <random>
+#include <thread>
 
 #include "support.h"
 
@@ -277,6 +279,27 @@ TEST_F(GalleryFileTest, IsReplacedWholeAndNothingIsLeftBeside) {
   ASSERT_EQ(mme_gallery_save(gallery.handle, path.c_str()), MME_OK);
   EXPECT_EQ(TestGallery(path).info().count, 0U);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()), 1);
+}
+
+TEST_F(GalleryFileTest, IsReplacedBesideWhatAnotherProcessOfItsNumberLeft) {
+  const TestGallery gallery(1);
+  const auto scratch = [&](int number) {
+    return path.string() + "." + std::to_string(getpid()) + "." + std::to_string(number) + ".tmp";
+  };
+  for (int number = 0; number < 100; ++number) std::ofstream(scratch(number)) << "half of one";
+  EXPECT_EQ(mme_gallery_save(gallery.handle, path.c_str()), MME_OK) << mme_last_error();
+  EXPECT_EQ(TestGallery(path).info().count, 0U);
+}
+
+TEST_F(GalleryFileTest, IsWholeForWhoeverReadsItWhileItIsReplaced) {
+  const TestGallery small(1), large(path);
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    for (int i = 0; i < 200; ++i) mme_gallery_save((i % 2 == 0 ? small : large).handle, path.c_str());
+    done = true;
+  });
+  while (!done) EXPECT_EQ(TestGallery(path).status, MME_OK) << mme_last_error();
+  writer.join();
 }
 
 TEST_F(GalleryFileTest, StaysWhereItCannotBeWritten) {
