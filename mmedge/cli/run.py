@@ -97,7 +97,7 @@ def _search(session: Session, result: Result, file: Path, enroll: str | None) ->
     from mmedge.runtime import Gallery
 
     # Not the file itself, which every change replaces.
-    with locked(file.parent) if enroll is not None else nullcontext():
+    with locked(file.resolve().parent) if enroll is not None else nullcontext():
         gallery = Gallery.for_session(session) if enroll is not None and not file.exists() else Gallery.load(file)
         gallery.check_session(session)
         matches = gallery.search(result.embedding, _SHOWN)

@@ -140,9 +140,14 @@ def test_run_searches_and_fills_a_gallery(one_input_embedding: Path, bundles: Pa
 def test_people_enrolled_at_the_same_time_are_all_there(one_input_embedding: Path, tmp_path: Path) -> None:
     Image.new("L", (2, 2), 100).save(tmp_path / "7.png")
     command = [sys.executable, "-c", "from mmedge.cli import main; main()", "run", one_input_embedding]
-    command += ["--image", tmp_path / "7.png", "--gallery", tmp_path / "people.gallery", "--enroll"]
-    names = [f"n{number}" for number in range(6)]
-    started = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in names]
+    command += ["--image", tmp_path / "7.png", "--gallery"]
+    paths = [tmp_path / "people.gallery", tmp_path / "elsewhere" / "link"]
+    paths[1].parent.mkdir()
+    paths[1].symlink_to(paths[0])
+    started = [
+        subprocess.Popen([*command, paths[number % 2], "--enroll", f"n{number}"], stdout=subprocess.DEVNULL)
+        for number in range(6)
+    ]
     assert [process.wait(timeout=60) for process in started] == [0] * 6
     assert len(Gallery.load(tmp_path / "people.gallery")) == 6
     assert [path.name for path in tmp_path.glob("*people*")] == ["people.gallery"]
