@@ -163,7 +163,11 @@ class App:
         if self._waiting >= self._limits.waiting:
             raise _busy(f"{self._waiting} requests are waiting")
         self._waiting += 1
-        answer = asyncio.get_running_loop().run_in_executor(self._worker, lambda: _encode(job(content_type, body)))
+        held = [body]  # the executor keeps what waits there after it is dropped
+        del body
+        answer = asyncio.get_running_loop().run_in_executor(
+            self._worker, lambda: _encode(job(content_type, held.pop()))
+        )
         gone = asyncio.ensure_future(receive())  # after the body there is nothing else to receive
         try:
             either: set[asyncio.Future[Any]] = {answer, gone}
@@ -173,6 +177,7 @@ class App:
             return answer.result()
         finally:
             answer.cancel()
+            held.clear()
             gone.cancel()
             self._waiting -= 1
 

@@ -145,6 +145,26 @@ def test_after_a_storm_beyond_its_files_a_server_accepts_again(start_server: Cal
     assert server.log.read_text() == ""
 
 
+def test_what_clients_who_left_have_sent_is_not_held(start_server: Callable[..., Any]) -> None:
+    slow = "import time, mmedge.server.kserve as kserve; read = kserve.read_request\n"
+    slow += "kserve.read_request = lambda *given: (time.sleep(4), read(*given))[1]"
+    server = start_server(when_ready=slow, held_bytes=20 << 20)
+    body = bytes(10 << 20)
+    head = b"POST /v2/models/digits/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n".encode()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(httpx.post, f"{server.url}/v2/models/digits/infer", content=b"{}", timeout=20)
+        time.sleep(0.5)
+        before = server.memory("VmRSS")
+        for _ in range(10):
+            with connect(server) as connection:
+                connection.sendall(head + body)
+                time.sleep(0.1)  # until all of it waits for its turn
+        assert not running.done()
+        assert server.memory("VmRSS") - before < 50 << 20
+        assert running.result().status_code == 400
+
+
 def test_a_client_that_leaves_in_the_middle_is_forgotten(impatient: Any) -> None:
     files = impatient.open_files()
     for start in (b"", HEAD, HEAD + b"Content-Length: 100\r\n\r\n{"):
