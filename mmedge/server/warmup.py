@@ -35,9 +35,12 @@ def warm_up(address: tuple[str, int], manifest: Manifest, most: int) -> None:
         for _ in range(_RUNS if len(body) <= most else 0):
             status, content = 503, b""
             while status == 503:  # clients are before it
-                connection.request("POST", path, body, {"Content-Type": content_type})
-                answer = connection.getresponse()
-                status, content = answer.status, answer.read()
+                try:
+                    connection.request("POST", path, body, {"Content-Type": content_type})
+                    answer = connection.getresponse()
+                    status, content = answer.status, answer.read()
+                except (BrokenPipeError, ConnectionResetError, http.client.HTTPException):
+                    connection.close()  # it was one too many, which is refused unread
                 time.sleep(_RETRY_SECONDS if status == 503 else 0)
             if status != 200:
                 raise EngineError(f"the model fails on files of noise: {json.loads(content)['error']}")

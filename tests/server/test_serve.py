@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import soundfile
 from click.testing import CliRunner
 
 from mmedge.cli import cli
+from mmedge.runtime.manifest import read_manifest
+from mmedge.server.warmup import warm_up
 
 PREDICT = "/v2/models/digits/predict"
 SLOW = """
@@ -131,6 +134,29 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, digits_bundle
     result = CliRunner().invoke(cli, ["serve", str(digits_bundle)])
     assert result.exit_code == 2
     assert 'pip install "mmedge[serve]"' in result.output
+
+
+def test_a_warm_up_that_is_one_connection_too_many_is_tried_again(digits_bundle: Path) -> None:
+    refused: list[str] = []
+
+    class Full(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            if len(refused) < 2:  # closed unread
+                refused.append(self.path)
+                self.close_connection = True
+                return
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Full) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        warm_up(server.server_address, read_manifest(digits_bundle), 1 << 24)
+        server.shutdown()
+    assert len(refused) == 2
 
 
 def test_the_help_has_an_example_and_needs_no_server_packages() -> None:
