@@ -21,8 +21,9 @@ _MOST_SECONDS = 3600.0
 _BYTES_MISSING = re.compile(
     r"^ *(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
-# What writes into a pipe cannot know the size, and puts about the largest there is.
-_LEAST_UNKNOWN_SIZE = 0x7FFF0000
+# What writes into a pipe cannot know the size, and puts about the largest there is, or in FLAC 0, which is libsndfile's
+# largest.
+_LEAST_UNKNOWN_SIZE, _UNKNOWN_FRAMES = 0x7FFF0000, (1 << 63) - 1
 
 # Pillow has more, some of which start programs.
 _IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -92,16 +93,19 @@ def decode_audio(source: Source, name: str = "audio", *, most_seconds: float = _
         raise DataError(f"{shown}: no such file")
     try:
         with soundfile.SoundFile(file) as clip:
-            if clip.frames * clip.channels > _MOST_SAMPLES or clip.frames > most_seconds * clip.samplerate:
-                seconds = clip.frames / clip.samplerate
-                raise DataError(
-                    f"{shown}: found {clip.frames} samples, {seconds:.0f} s; expected at most {_MOST_SAMPLES} and "
-                    f"{most_seconds:g} s"
-                )
+            sample_rate, unknown = clip.samplerate, clip.frames == _UNKNOWN_FRAMES
+            most = min(_MOST_SAMPLES // clip.channels, int(most_seconds * sample_rate))
+            if unknown:
+                clip.seekable = lambda: False
+            elif clip.frames > most:
+                raise _too_long(shown, clip.frames, sample_rate, most_seconds)
             # The number is said because GSM and others cannot be sought through to find it out.
-            samples, sample_rate = clip.read(clip.frames, dtype="float32", always_2d=True), clip.samplerate
-            expected, kind, log = clip.frames, clip.format, clip.extra_info
-    except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
+            samples = clip.read(most + 1 if unknown else clip.frames, dtype="float32", always_2d=True)
+            if samples.shape[0] > most:
+                raise _too_long(shown, samples.shape[0], sample_rate, most_seconds)
+            expected = samples.shape[0] if unknown else clip.frames
+            kind, log = clip.format, clip.extra_info
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
         reason = getattr(error, "error_string", error)  # libsndfile's own, without the address of the bytes
         raise DataError(f"{shown}: not a readable audio file: {reason}") from error
     if samples.shape[0] == 0:
@@ -112,6 +116,13 @@ def decode_audio(source: Source, name: str = "audio", *, most_seconds: float = _
         if int(found) < int(said) < _LEAST_UNKNOWN_SIZE:
             raise DataError(f"{shown}: cut short: found {found} bytes; its header says {said}")
     return Audio(np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32)), int(sample_rate))
+
+
+def _too_long(shown: str, samples: int, sample_rate: int, most_seconds: float) -> DataError:
+    return DataError(
+        f"{shown}: found {samples} samples, {samples / sample_rate:.0f} s; expected at most {_MOST_SAMPLES} and "
+        f"{most_seconds:g} s"
+    )
 
 
 def _counts_frames(file: Any) -> bool:

@@ -189,6 +189,18 @@ def test_a_clip_from_a_pipe_whose_header_could_not_know_its_size_is_whole(size: 
     np.testing.assert_array_equal(decode_audio(piped).samples, decode_audio(whole).samples)
 
 
+def test_a_flac_from_a_pipe_whose_header_could_not_know_its_length_is_whole() -> None:
+    whole = encoded("FLAC", "PCM_16")
+    counts = int.from_bytes(whole[18:26], "big")  # rate, channels, bits, and in 36 bits the samples
+    piped = whole[:18] + (counts >> 36 << 36).to_bytes(8, "big") + whole[26:]
+    found = decode_audio(whole)
+    np.testing.assert_array_equal(decode_audio(piped).samples, found.samples)
+    seconds = len(found.samples) / found.sample_rate
+    assert len(decode_audio(piped, most_seconds=seconds).samples) == len(found.samples)
+    with pytest.raises(DataError, match=f"expected at most 67108864 and {seconds / 2:g} s"):
+        decode_audio(piped, most_seconds=seconds / 2)
+
+
 def test_an_mp3_that_does_not_count_its_frames_is_taken_behind_its_tags() -> None:
     whole = encoded("MP3", "MPEG_LAYER_III", 44100, bitrate_mode="CONSTANT", compression_level=0.0)
     bare = whole[whole.index(whole[:4], 4) :]  # without the first frame, which counts the others
@@ -203,6 +215,7 @@ def test_a_broken_clip_is_an_error_with_its_name(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "none.wav", np.zeros(0, np.float32), 8000)
     (tmp_path / "text.wav").write_bytes(b"not audio")
     (tmp_path / "empty.wav").write_bytes(b"")
-    for name in ("none.wav", "text.wav", "empty.wav", "gone.wav"):
+    (tmp_path / "no header.raw").write_bytes(bytes(3200))
+    for name in ("none.wav", "text.wav", "empty.wav", "gone.wav", "no header.raw"):
         with pytest.raises(DataError, match=name):
             decode_audio(tmp_path / name)
