@@ -526,7 +526,7 @@ MME_API mme_status mme_session_set_text(mme_session* session, const char* input,
  * @retval MME_BUSY another call uses it
  * @retval MME_INVALID_ARGUMENT there is no such input, data or shape is NULL, type, shape or size do not fit, or the
  *         engine takes no such memory
- * @retval MME_BAD_INPUT an element is NaN or infinite */
+ * @retval MME_BAD_INPUT an element is NaN or infinite, or a token's id below 0 */
 MME_API mme_status mme_session_set_tensor(mme_session* session, const char* input, const mme_tensor* tensor);
 
 /** Say that input `input` is missing from the next run.

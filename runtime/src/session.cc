@@ -43,8 +43,8 @@ size_t find_port(const std::vector<PortInfo>& ports, const std::string& name, El
   fail(MME_BUNDLE_INVALID, "the graph has no \"", name, "\", which the manifest names");
 }
 
-// The first element that is NaN or infinite, or `count`.
-size_t first_not_finite(ElementType type, const std::byte* bytes, size_t count) {
+// The first element that is NaN, infinite or a token's id below 0, which engines count from the end, or `count`.
+size_t first_impossible(ElementType type, const std::byte* bytes, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     if (type == ElementType::kFloat32) {
       float value = 0.0F;
@@ -55,6 +55,10 @@ size_t first_not_finite(ElementType type, const std::byte* bytes, size_t count) 
       uint16_t bits = 0;
       std::memcpy(&bits, bytes + i * sizeof bits, sizeof bits);
       if ((bits & exponent) == exponent) return i;
+    } else if (type == ElementType::kInt32) {
+      int32_t id = 0;
+      std::memcpy(&id, bytes + i * sizeof id, sizeof id);
+      if (id < 0) return i;
     }
   }
   return count;
@@ -232,8 +236,9 @@ void Session::set_tensor(const char* name, const mme_tensor& tensor) {
       return;
     }
     const auto* bytes = static_cast<const std::byte*>(tensor.data);
-    if (const size_t wrong = first_not_finite(type, bytes, count); wrong < count) {
-      fail(MME_BAD_INPUT, "element ", wrong, " is not a finite number");
+    if (const size_t wrong = first_impossible(type, bytes, count); wrong < count) {
+      fail(MME_BAD_INPUT, "element ", wrong, " is ",
+           type == ElementType::kInt32 ? "below 0, no token's id" : "not a finite number");
     }
     input.tensor.resize(type, shape);
     std::memcpy(input.tensor.data(), bytes, tensor.size);

@@ -119,6 +119,16 @@ TEST_F(TextTest, ATensorOfAnotherTypeIsRefused) {
   EXPECT_NE(std::string(mme_last_error()).find("expected 4, int32"), std::string::npos) << mme_last_error();
 }
 
+TEST_F(TextTest, ATokenBelowZeroIsRefused) {
+  std::vector<int32_t> values(12);
+  values[3] = -1;
+  const int64_t shape = 12;
+  mme_tensor wrong{sizeof(mme_tensor), nullptr, MME_INT32, values.data(), values.size() * sizeof(int32_t), 1, &shape};
+  EXPECT_EQ(mme_session_set_tensor(session, "text", &wrong), MME_BAD_INPUT);
+  EXPECT_NE(std::string(mme_last_error()).find("element 3 is below 0, no token's id"), std::string::npos)
+      << mme_last_error();
+}
+
 TEST_F(TextTest, ABundleWithAnotherTokenizerIsRefused) {
   const fs::path copy = fs::temp_directory_path() / ("mmedge-text-" + std::to_string(getpid())) / "words.mme";
   fs::create_directories(copy.parent_path());
