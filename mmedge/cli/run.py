@@ -96,8 +96,9 @@ def _search(session: Session, result: Result, file: Path, enroll: str | None) ->
     from mmedge.locking import locked
     from mmedge.runtime import Gallery
 
+    file = file.resolve()  # one file, whichever links lead to it
     # Not the file itself, which every change replaces.
-    with locked(file.resolve().parent) if enroll is not None else nullcontext():
+    with locked(file.parent) if enroll is not None else nullcontext():
         gallery = Gallery.for_session(session) if enroll is not None and not file.exists() else Gallery.load(file)
         gallery.check_session(session)
         matches = gallery.search(result.embedding, _SHOWN)
