@@ -92,12 +92,12 @@ def main() -> None:
     )
     sizes = [(file.name, file.stat().st_size) for file in sorted(arguments.bundle.iterdir())]
     print_table("Size", ["file", "size"], [[name, megabytes(size)] for name, size in sizes])
-    run = " ".join(f"--{modality} {path}" for modality, path in first.files.items())
+    files = [word for modality, path in first.files.items() for word in (f"--{modality}", path)]
     print_next(
-        ". .venv/bin/activate",
-        f"mmedge run {arguments.bundle} {run}",
-        f"mmedge inspect {arguments.bundle}",
-        f"mmedge serve {arguments.bundle}",
+        (".", ".venv/bin/activate"),
+        ("mmedge", "run", arguments.bundle, *files),
+        ("mmedge", "inspect", arguments.bundle),
+        ("mmedge", "serve", arguments.bundle),
     )
 
 

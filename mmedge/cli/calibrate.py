@@ -55,4 +55,4 @@ def calibrate(
         print_json({"bundle": str(output), "graph_bytes": made.bytes, "evidence": made.manifest.evidence})
         return
     print_calibrated(made)
-    print_next(("inspect", output), ("evaluate", output, data), ("serve", output))
+    print_next(("mmedge", "inspect", output), ("mmedge", "evaluate", output, data), ("mmedge", "serve", output))

@@ -95,4 +95,4 @@ def _print_made(made: MadeSet, as_json: bool, recipe: str) -> None:
         click.echo(notice)
     rows = ", ".join(f"{split} {count}" for split, count in made.rows.items())
     click.echo(f"{made.path}: {'already there' if made.reused else 'made'}; rows: {rows}")
-    print_next(("train", recipe))
+    print_next(("mmedge", "train", recipe))

@@ -84,7 +84,11 @@ def evaluate(
     print_evaluation(scores, per_class=True)
     if report is not None:
         click.echo(f"{report}: {report.stat().st_size / 1e6:.2f} MB")
-    print_next(("serve", model) if model.suffix == ".mme" else ("export", model, "-o", f"{model.resolve().name}.mme"))
+    print_next(
+        ("mmedge", "serve", model)
+        if model.suffix == ".mme"
+        else ("mmedge", "export", model, "-o", f"{model.resolve().name}.mme")
+    )
 
 
 def _load(model: Path) -> tuple[Predict, list[str], list[str], dict[str, Any]]:

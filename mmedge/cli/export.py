@@ -119,5 +119,7 @@ def export(
     )
     if calibrated:
         print_calibrated(calibrated)
-    build = [("build", output, "--target", target)] if target.startswith("tensorrt") else []
-    print_next(*build, ("inspect", output), ("evaluate", output, "DATA"), ("serve", output))
+    build = [("mmedge", "build", output, "--target", target)] if target.startswith("tensorrt") else []
+    print_next(
+        *build, ("mmedge", "inspect", output), ("mmedge", "evaluate", output, "DATA"), ("mmedge", "serve", output)
+    )

@@ -67,7 +67,7 @@ def run(
         click.echo(f"enrolled {enroll} in {gallery_file}")
     print_table("Time", ["stage", "µs"], [[stage, f"{spent:.0f}"] for stage, spent in result.timings.items()])
     click.echo(session.engine)
-    print_next(("serve", bundle))
+    print_next(("mmedge", "serve", bundle))
 
 
 def _inputs(session: Session, image_file: str | None, audio_file: str | None, text: str | None) -> dict[str, Any]:

@@ -78,4 +78,4 @@ def train(recipe: Path | None, output: Path | None, start: Path | None, resume: 
         click.echo(f"In float, for no module was found: {', '.join(result.float_layers)}")
     print_evaluation(result.evaluation, per_class=False)
     precision = ("--precision", "int8") if qat else ()
-    print_next(("export", result.output, "-o", f"{result.output.resolve().name}.mme", *precision))
+    print_next(("mmedge", "export", result.output, "-o", f"{result.output.resolve().name}.mme", *precision))

@@ -68,7 +68,7 @@ def tune(recipe: Path, trials: int, timeout: float | None, storage: Path | None,
             if trial.problem is not None:
                 click.echo(f"trial {trial.number}: {trial.problem}")
         if result.recipe is not None:
-            print_next(("train", result.recipe))
+            print_next(("mmedge", "train", result.recipe))
     if result.interrupted:
         click.get_current_context().exit(130)
 

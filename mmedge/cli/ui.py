@@ -64,8 +64,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def print_next(*commands: tuple[str | Path, ...]) -> None:
-    """Print the commands of mmedge that one would type next, each the words after that, as a shell takes them."""
-    click.echo("\nNext:\n" + "\n".join(f"  mmedge {shlex.join(map(str, command))}" for command in commands))
+    """Print the commands one would type next, given in words, as a shell takes them."""
+    click.echo("\nNext:\n" + "\n".join(f"  {shlex.join(map(str, command))}" for command in commands))
 
 
 def print_evaluation(scores: Evaluation, *, per_class: bool) -> None:
