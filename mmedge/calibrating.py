@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +26,7 @@ from mmedge.calibration.half import as_an_engine_computes, nodes_in_half
 from mmedge.calibration.layers import find_layers, find_tables, quantizable, tensors_to_range
 from mmedge.calibration.search import Point, Search, layer_noise, measure_speedup, microseconds, search_layers
 from mmedge.calibration.table import CALIBRATION_FILE, Calibration, Origin, read_calibration, told_nans
-from mmedge.data.folder import Sample, read_split, spread
+from mmedge.data.folder import Sample, content_hash, read_split, spread
 from mmedge.evaluation import Evaluation, evaluate
 from mmedge.export.writing import check_destination, staged, write_bundle
 from mmedge.predicting import bundle_predictor
@@ -306,7 +304,7 @@ class _Work:
                 f"taken from has {unseen}, so what it goes through would have none; take another split, other data or "
                 "more samples"
             )
-        origin = Origin.of(self.model, self.manifest, _data_hash(self._rows), self._settings.method)
+        origin = Origin.of(self.model, self.manifest, content_hash(self._rows), self._settings.method)
         if self._settings.ranges is not None:
             file = self._settings.ranges
             file = file / CALIBRATION_FILE if file.is_dir() else file
@@ -391,13 +389,3 @@ def _in_no_row(rows: Sequence[Sample], modalities: Sequence[str]) -> str:
     """Those modalities that no row has, as a sentence names them."""
     there = {modality for sample in rows for modality in sample.modalities}
     return " or ".join(modality for modality in modalities if modality not in there)
-
-
-def _data_hash(rows: Sequence[Sample]) -> str:
-    """SHA-256 of what the rows hold."""
-    digest = hashlib.sha256()
-    for sample in rows:
-        digest.update(json.dumps([sample.text, sorted(sample.files)]).encode())
-        for _, path in sorted(sample.files.items()):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -15,6 +15,7 @@ and any others, which become the sample's columns.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,6 +139,16 @@ def read_split(
     if not samples:
         raise DataError(f"{metadata} holds no rows; expected one JSON object per line")
     return samples
+
+
+def content_hash(rows: Sequence[Sample]) -> str:
+    """SHA-256 of what the rows hold."""
+    digest = hashlib.sha256()
+    for sample in rows:
+        digest.update(json.dumps([sample.text, sorted(sample.files)]).encode())
+        for _, path in sorted(sample.files.items()):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
